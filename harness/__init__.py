@@ -1,0 +1,1 @@
+"""Measures what a skill does to the backends that a model builds."""
