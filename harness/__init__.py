@@ -1,1 +1,3 @@
 """Measures what a skill does to the backends that a model builds."""
+
+__version__ = "1.0.0"
