@@ -1,0 +1,1 @@
+"""Stage four: from verdicts to a summary. Statistics only; nothing here prints or draws."""
