@@ -93,7 +93,7 @@ class Suite:
         wanted = list(names)
         for name in wanted:
             if name not in self.cases:
-                raise UserError(f"unknown case {_quoted(name, self.cases)}")
+                raise UserError(f"unknown case {suggest(name, self.cases)}")
         return [case for case in self.cases.values() if not wanted or case.id in wanted]
 
 
@@ -131,7 +131,7 @@ def _criterion(entry: Mapping[str, Any], dimension: str, where: str) -> Criterio
     known = {"id", "claim", "rules", "how", "evidence", "critical"}
     for key in entry:
         if key not in known:
-            raise UserError(f"{where}: unknown key {_quoted(key, known)}")
+            raise UserError(f"{where}: unknown key {suggest(key, known)}")
     for key in ("id", "claim", "rules", "how"):
         if not entry.get(key):
             raise UserError(f"{where}: {key!r} is missing")
@@ -164,7 +164,7 @@ def _load_case(path: Path, rubric: Rubric, runtimes: Mapping[str, Runtime]) -> C
     data = _mapping(path, "title", "kind", "criteria", optional=("runtime", "tolerance_s"))
     name = data.get("runtime")
     if name is not None and name not in runtimes:
-        raise UserError(f"{path}: runtime: unknown runtime {_quoted(name, runtimes)}")
+        raise UserError(f"{path}: runtime: unknown runtime {suggest(name, runtimes)}")
     criteria: list[str] = []
     entails: dict[str, tuple[str, ...]] = {}
     for position, entry in enumerate(data["criteria"]):
@@ -172,7 +172,7 @@ def _load_case(path: Path, rubric: Rubric, runtimes: Mapping[str, Runtime]) -> C
         item = {"id": entry} if isinstance(entry, str) else dict(entry)
         for criterion in [item.get("id"), *item.get("entails", [])]:
             if criterion not in rubric.criteria:
-                raise UserError(f"{where}: unknown criterion {_quoted(criterion, rubric.criteria)}")
+                raise UserError(f"{where}: unknown criterion {suggest(criterion, rubric.criteria)}")
         if item["id"] in criteria:
             raise UserError(f"{where}: {item['id']!r} is listed twice; remove one")
         criteria.append(item["id"])
@@ -204,7 +204,7 @@ def _mapping(path: Path, *required: str, optional: Iterable[str] = ()) -> dict[s
             raise UserError(f"{path}: the key {key!r} is missing")
     for key in data:
         if key not in (*required, *optional):
-            raise UserError(f"{path}: unknown key {_quoted(key, (*required, *optional))}")
+            raise UserError(f"{path}: unknown key {suggest(key, (*required, *optional))}")
     return data
 
 
@@ -217,6 +217,7 @@ def _read(path: Path) -> str:
         raise UserError(f"{path}: not UTF-8") from None
 
 
-def _quoted(name: object, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
+    """A name in quotes, with the known name that it is closest to, if one is close."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f'"{name}"' + (f'; did you mean "{close[0]}"?' if close else "")

@@ -81,6 +81,10 @@ class Run:
             raise UserError(f"{path}: not valid JSON: {error}") from None
         return plan
 
+    def add_facts(self, facts: dict[str, Any]) -> None:
+        """Adds or replaces top-level keys of run.json, such as how the run was graded."""
+        _replace(self.folder / "run.json", json.dumps({**self.plan, **facts}, indent=1) + "\n")
+
     def trials(self) -> dict[Trial, str]:
         """Every planned trial with the digest of its request, in plan order."""
         return {
