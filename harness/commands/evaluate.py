@@ -262,7 +262,7 @@ def _grade(
     from harness.grading.cell import CellFactory
 
     facts = run.plan
-    _known_criteria(suite, args.criterion)
+    known_criteria(suite, args.criterion)
     judge = None if args.no_judge else (args.judge or facts.get("judge"))
     cells = CellFactory(jobs=args.jobs)
     probe = cells.probe()
@@ -328,7 +328,8 @@ def _without_cells(run: Run, recording: Run | None, reason: str) -> None:
     print("executed criteria show the recorded verdicts, not run again", file=sys.stderr)
 
 
-def _known_criteria(suite: Suite, names: Collection[str]) -> None:
+def known_criteria(suite: Suite, names: Collection[str]) -> None:
+    """Raises UserError on a criterion that the rubric does not have."""
     from harness.cases import suggest
 
     for name in names:
