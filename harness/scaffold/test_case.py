@@ -1,4 +1,4 @@
-"""Checks of CASE-NAME. Each class is a group: it gets a cell, a service and a data folder of its own.
+"""Checks of CASE-NAME. Each class is a group, with a cell, a service and data of its own.
 
 harness check CASE-NAME evals/references/CASE-NAME/good
 """
