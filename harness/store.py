@@ -177,6 +177,12 @@ class Run:
         """Stores a log under ``logs/`` (name: letters, digits, ``.``, ``-``, ``_``)."""
         _replace(self.folder / "logs" / name, text)
 
+    def add_output(self, name: str, text: str) -> Path:
+        """Writes what a report makes of the run (summary, page, exports); returns its path."""
+        path = self.folder / name
+        _replace(path, text)
+        return path
+
     def log(self, name: str) -> str:
         path = self.folder / "logs" / name
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
