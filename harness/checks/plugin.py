@@ -232,9 +232,9 @@ def _place(error: BaseException) -> str:
     trace, place = error.__traceback__, ""
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
-        if os.path.basename(name).startswith("test_") or not place:
+        if Path(name).name.startswith("test_") or not place:
             source = linecache.getline(name, trace.tb_lineno).strip()
-            place = f"{os.path.basename(name)}:{trace.tb_lineno}: {source}"
+            place = f"{Path(name).name}:{trace.tb_lineno}: {source}"
         trace = trace.tb_next
     return place
 

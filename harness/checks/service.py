@@ -1,4 +1,4 @@
-"""The service under test: a process in a cell of its own, started, stopped, killed and listened to."""
+"""The service under test: a process in a cell of its own, started, stopped, killed and heard."""
 
 from __future__ import annotations
 
@@ -387,10 +387,10 @@ class Service:
 def _children() -> dict[int, list[int]]:
     """Parent → children, of all processes that this cell sees."""
     found: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
             with contextlib.suppress(OSError, ValueError):
-                stat = Path(f"/proc/{entry}/stat").read_text(errors="replace")
+                stat = (entry / "stat").read_text(errors="replace")
                 parent = int(stat[stat.rindex(")") + 2 :].split()[1])
-                found.setdefault(parent, []).append(int(entry))
+                found.setdefault(parent, []).append(int(entry.name))
     return {parent: sorted(pids) for parent, pids in found.items()}

@@ -9,7 +9,6 @@ import json
 import re
 import sys
 import tempfile
-import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -133,7 +132,7 @@ def grade(
     if only_group is not None:
         by_group = {name: found for name, found in by_group.items() if name == only_group}
     known = set().union(*by_group.values(), {SHIPPED})
-    wanted = [c for c in (case.criteria if criteria is None else criteria)]
+    wanted = list(case.criteria if criteria is None else criteria)
     if criteria is None:
         wanted = [c for c in wanted if c in known]
     if not wanted:
@@ -341,7 +340,6 @@ def _aggregate(trial_id: str, wanted: Sequence[str], ran: Sequence[_Group]) -> l
     starts = _starts(trial_id, ran)
     verdicts = []
     for criterion in wanted:
-        seconds = sum(group.ended.seconds for group in ran if group.ended)
         if starts.outcome == "fail":
             verdicts.append(_verdict(trial_id, criterion, "fail", starts.evidence))
             continue
