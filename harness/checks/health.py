@@ -37,7 +37,7 @@ def find(service: Service, files: Mapping[str, str] | None = None) -> Health:
 
     One endpoint alone is liveness: nothing tells it apart as readiness.
     """
-    named = [path for text in (files or {}).values() for path in IN_CODE.findall(text)]
+    named: list[str] = [p for text in (files or {}).values() for p in IN_CODE.findall(text)]
     ready = _first(service, [*READY_PATHS, *(p for p in named if "read" in p.lower())])
     candidates = [*LIVE_PATHS, *(path for path in named if "read" not in path.lower())]
     live = _first(service, [path for path in candidates if path != ready])

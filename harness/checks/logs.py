@@ -1,4 +1,4 @@
-"""What a service's log must be: structured, found by request id, clear on errors, without secrets."""
+"""What a service's log must be: structured, with request ids, clear on errors, no secrets."""
 
 from __future__ import annotations
 

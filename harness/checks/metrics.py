@@ -11,7 +11,14 @@ import httpx
 from harness.checks.service import Service
 from harness.checks.timing import eventually
 
-PATHS = ("/metrics", "/metrics/", "/-/metrics", "/internal/metrics", "/v1/metrics", "/api/metrics")
+PATHS: tuple[str, ...] = (
+    "/metrics",
+    "/metrics/",
+    "/-/metrics",
+    "/internal/metrics",
+    "/v1/metrics",
+    "/api/metrics",
+)
 PATHS += ("/admin/metrics", "/prometheus", "/_metrics", "/actuator/prometheus")
 IN_CODE = re.compile(r"[\"'`](/[\w./-]*(?:metrics|prometheus)[\w./-]*)[\"'`]")
 
@@ -39,7 +46,7 @@ def parse(text: str) -> Samples:
 
 def find(service: Service, files: Mapping[str, str] | None = None) -> str | None:
     """The path of the metrics: a common one, or one that the answer names."""
-    named = [path for text in (files or {}).values() for path in IN_CODE.findall(text)]
+    named: list[str] = [p for text in (files or {}).values() for p in IN_CODE.findall(text)]
     for path in dict.fromkeys([*PATHS, *named]):
         with contextlib.suppress(httpx.TransportError):
             response = service.http.get(path, follow_redirects=True)
