@@ -271,7 +271,7 @@ def _read_zip(path: Path) -> Tree:
                 wrong = f"must hold one folder, named as the skill, at its root; it holds {shown}"
                 return Tree(name, origin, problems=(("", wrong),))
             root = roots.pop()
-            if wrong_root := _path_problem(root):
+            if wrong_root := _path_problem(f"{root}/{SKILL_MD}"):
                 return Tree(name, origin, problems=((root, wrong_root),))
             entries = [_zip_entry(archive, member, root) for member in members]
             return _collect(root, origin, entries)

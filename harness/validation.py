@@ -408,7 +408,10 @@ def _anchors(text: str) -> set[str]:
 def _markdown(text: str) -> list[Token]:
     from markdown_it import MarkdownIt
 
-    return MarkdownIt("commonmark").parse(text)
+    parser = MarkdownIt("commonmark")
+    # By default a link to file: or javascript: is no link at all; here it is one to refuse.
+    parser.validateLink = lambda url: True  # type: ignore[method-assign]
+    return parser.parse(text)
 
 
 def _join(folder: PurePosixPath, target: str) -> str:
