@@ -263,7 +263,12 @@ def _read_zip(path: Path) -> Tree:
     origin, name = str(path), path.resolve().stem
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = [
+                member
+                for member in archive.infolist()
+                # macOS's Finder puts a second folder beside the one that was to be packed.
+                if not member.is_dir() and not member.filename.startswith("__MACOSX/")
+            ]
             roots = {member.filename.partition("/")[0] for member in members}
             loose = [member for member in members if "/" not in member.filename]
             if len(roots) != 1 or loose:
@@ -275,7 +280,8 @@ def _read_zip(path: Path) -> Tree:
                 return Tree(name, origin, problems=((root, wrong_root),))
             entries = [_zip_entry(archive, member, root) for member in members]
             return _collect(root, origin, entries)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError) as error:
+        # The last three are what zipfile makes of damage in the directory.
         return Tree(name, origin, problems=(("", f"is not a ZIP file: {error}"),))
 
 

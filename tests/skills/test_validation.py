@@ -244,6 +244,11 @@ def test_an_archive_with_a_trap_is_refused(tmp_path, members, says):
     assert any(says in message for _, message in found), found
 
 
+def test_the_folder_that_finder_adds_to_an_archive_is_ignored(tmp_path):
+    members = [("demo/SKILL.md", FRONT + "# Demo\n"), ("__MACOSX/demo/._SKILL.md", b"\0")]
+    assert validate(zipped(tmp_path / "demo.zip", members)) == []
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_an_archive_with_a_file_twice_is_refused(tmp_path):
     twice = [("demo/SKILL.md", FRONT), ("demo/SKILL.md", "x")]
