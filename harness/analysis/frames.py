@@ -15,7 +15,7 @@ anything else                             as graded; not graded is missing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ STARTS = "starts"
 PRIMARY, JUDGED = "primary", "judged"
 
 CUT_OFF, REFUSED, NO_START = "cut off", "refused", "does not start"
+
+STALE = "its prompt has changed since the answer"
 
 STOPPED = {
     "max_tokens": CUT_OFF,
@@ -76,7 +78,7 @@ def trials_frame(run: Run, suite: Suite, verdicts: Sequence[Verdict]) -> pd.Data
     ``seconds``. Counts are NaN where there is no answer or nobody counted.
     """
     plan = run.plan
-    stale = {name: _stale_reason(entry) for entry in plan.get("stale", []) for name in _ids(entry)}
+    stale = stale_trials(plan)
     failed_start = {
         verdict.trial
         for verdict in verdicts
@@ -97,7 +99,8 @@ def trials_frame(run: Run, suite: Suite, verdicts: Sequence[Verdict]) -> pd.Data
         rows.append(row)
         if trial.id in stale or trial.case not in suite.cases:
             row["state"] = "left out"
-            row["why"] = stale.get(trial.id, "its case is not in the suite any more")
+            gone = "its case is not in the suite any more"
+            row["why"] = STALE if trial.id in stale else gone
             continue
         response = run.response(entry["request"])
         if response is None:
@@ -173,18 +176,14 @@ def starts_frame(trials: pd.DataFrame, verdicts: Sequence[Verdict]) -> pd.DataFr
     return answered.merge(found, on="trial")
 
 
+def stale_trials(plan: Mapping[str, Any]) -> list[str]:
+    """Trials whose prompt has changed since; they may stand in the plan's trials or not."""
+    return [str(trial) for trial in plan.get("stale") or []]
+
+
 def texts(values: Iterable[object]) -> list[str]:
     """The distinct non-empty texts of a column, sorted."""
     return sorted({value for value in values if isinstance(value, str) and value})
-
-
-def _ids(entry: Any) -> list[str]:
-    return [entry["trial"]] if isinstance(entry, dict) else [str(entry)]
-
-
-def _stale_reason(entry: Any) -> str:
-    reason = entry.get("reason") if isinstance(entry, dict) else None
-    return reason or "its prompt has changed since the answer"
 
 
 _TRIAL_TYPES = {

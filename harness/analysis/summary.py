@@ -53,7 +53,7 @@ def summarise(
         "format": FORMAT,
         "created": plan.get("created"),
         "provenance": _provenance(plan, tables),
-        "trials": _trials(tables),
+        "trials": _trials(plan, tables),
         "arms": {arm: _arm(arm, plan, suite, tables, price) for arm in arms},
         "lifts": [
             _comparison(tables, suite, titles, reference, treatment)
@@ -185,6 +185,8 @@ def _sensitivity(rows: pd.DataFrame, reference: str, treatment: str) -> list[dic
 
 
 def _by_case(result: Lift, titles: Mapping[str, str]) -> list[dict[str, Any]]:
+    order = {case: position for position, case in enumerate(titles)}
+    cases = sorted(result.cases.iterrows(), key=lambda entry: order.get(str(entry[0]), len(order)))
     return [
         {
             "case": str(case),
@@ -196,7 +198,7 @@ def _by_case(result: Lift, titles: Mapping[str, str]) -> list[dict[str, Any]]:
             "low": _number(row["low"]),
             "high": _number(row["high"]),
         }
-        for case, row in result.cases.iterrows()
+        for case, row in cases
     ]
 
 
@@ -471,14 +473,16 @@ def _provenance(plan: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
             "cell": grading.get("cell"),
             "limits": grading.get("limits"),
             "rerun": grading.get("rerun"),
+            "reason": grading.get("reason"),
         },
         "cases": plan.get("cases") or {},
         "harness": plan.get("harness"),
-        "recording": plan.get("provenance"),
+        "recording": plan.get("recording"),
+        "details": plan.get("provenance"),
     }
 
 
-def _trials(tables: Tables) -> dict[str, Any]:
+def _trials(plan: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
     trials, rows = tables.trials, tables.rows
     means = rows.groupby(["endpoint", "trial"])["score"].mean()
     scores: dict[str, dict[Any, Any]] = {
@@ -511,7 +515,7 @@ def _trials(tables: Tables) -> dict[str, Any]:
         "planned": len(trials),
         "answered": len(of["answered"]),
         "missing": of["missing"],
-        "left_out": of["left out"],
+        "stale": list(dict.fromkeys([*of["left out"], *frames.stale_trials(plan)])),
         "list": listed,
     }
 
