@@ -144,7 +144,7 @@ class Run:
         """Stores a response; the first one stays if there is one (answers are never replaced)."""
         if digest in self.responses():
             return
-        text = response.text.encode()
+        text = response.text.encode("utf-8", "replace")  # JSON can carry lone surrogates
         path = self.folder / "texts" / f"{sha256(text)}.txt"
         if not path.exists():
             _replace(path, text)
@@ -190,7 +190,7 @@ class Run:
 
 def _append(path: Path, record: dict[str, Any]) -> None:
     """One write call on an append-only descriptor: a kill leaves whole lines or a torn last one."""
-    data = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    data = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "replace")
     try:
         _mend_torn_line(path)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
