@@ -62,9 +62,14 @@ def upload(skill_dir: Path, client: Anthropic, skill_id: str | None = None) -> U
         raise UserError(f"upload of {skill_dir}: {error.status_code}: {error.message}") from None
     except APIConnectionError as error:
         raise UserError(
-            f"upload of {skill_dir}: {error.message} ({client.base_url}); run it again: it looks "
+            f"upload of {skill_dir}: {error.message.rstrip('.')} ({client.base_url}); run it again: it looks "
             "for the skill before it creates one"
         ) from None
+    except TypeError as error:
+        if "authentication method" not in str(error):
+            raise
+        # What the SDK raises when it comes to the first request without any credential.
+        raise UserError("upload: no API key; set ANTHROPIC_API_KEY") from None
     except APIError as error:
         raise UserError(f"upload of {skill_dir}: {error.message}") from None
 

@@ -168,3 +168,12 @@ def test_a_server_that_is_not_there_is_one_message(skill, api):
     gone = Anthropic(api_key="test", base_url="http://127.0.0.1:9", max_retries=0)
     with pytest.raises(UserError, match=r"127\.0\.0\.1:9"):
         upload(skill(), gone)
+
+
+def test_a_missing_key_is_one_message(skill, api, monkeypatch, tmp_path):
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # the SDK also looks for a login there
+    with pytest.raises(UserError, match="set ANTHROPIC_API_KEY"):
+        upload(skill(), Anthropic(base_url=f"http://127.0.0.1:{api.server_port}"))
+    assert api.requests == []
