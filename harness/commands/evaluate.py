@@ -28,12 +28,12 @@ RECORDED_SKILL = Path("skills") / WITH
 def evaluate(args: argparse.Namespace) -> int:
     suite = load_suite(args.evals)
     if args.model:
-        with _locked(_live_run(args, suite)) as run:
+        with Locked(_live_run(args, suite)) as run:
             _ask_live(args, run)
             _grade(args, suite, run, judge_live=True)
             return _report(args, suite, run)
     recording = find_recording(args.evals / "recordings", args.recording)
-    with _locked(_replayed_run(args, suite, recording)) as run:
+    with Locked(_replayed_run(args, suite, recording)) as run:
         _grade(args, suite, run, recording=recording)
         return _report(args, suite, run)
 
@@ -41,14 +41,14 @@ def evaluate(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     if not args.model:
         raise UserError("run: --model names the model to ask (`harness eval` replays a recording)")
-    with _locked(_live_run(args, load_suite(args.evals))) as live:
+    with Locked(_live_run(args, load_suite(args.evals))) as live:
         missing = _ask_live(args, live)
         print(f"{live.folder}: {len(live.responses())} responses stored, {missing} missing")
         return INCOMPLETE if missing else 0
 
 
 def grade(args: argparse.Namespace) -> int:
-    with _locked(Run(args.run)) as graded:
+    with Locked(Run(args.run)) as graded:
         _grade(args, load_suite(args.evals), graded, again=True)
         return _report(args, load_suite(args.evals), graded)
 
@@ -355,7 +355,7 @@ def incomplete(summary: Mapping[str, Any]) -> bool:
     return bool(trials["missing"] or trials["stale"] or summary["not_graded"])
 
 
-class _locked:
+class Locked:
     """A run that this process alone writes to."""
 
     def __init__(self, run: Run) -> None:
