@@ -61,9 +61,10 @@ def upload(skill_dir: Path, client: Anthropic, skill_id: str | None = None) -> U
     except APIStatusError as error:
         raise UserError(f"upload of {skill_dir}: {error.status_code}: {error.message}") from None
     except APIConnectionError as error:
+        reason = f"{error.message.rstrip('.')} ({client.base_url})"
         raise UserError(
-            f"upload of {skill_dir}: {error.message.rstrip('.')} ({client.base_url}); run it again: it looks "
-            "for the skill before it creates one"
+            f"upload of {skill_dir}: {reason}; run it again: it looks for the skill before it "
+            "creates one"
         ) from None
     except TypeError as error:
         if "authentication method" not in str(error):
