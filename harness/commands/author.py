@@ -12,23 +12,28 @@ from harness.commands.evaluate import known_criteria
 from harness.errors import UserError
 from harness.records import Verdict
 
+HOWS = ("executed", "static")
 MARKS = {"pass": "pass", "fail": "FAIL", "not_graded": "----"}
 
 
 def check(args: argparse.Namespace) -> int:
+    from harness.grading import executed, static
     from harness.grading.cell import CellFactory
-    from harness.grading.check import check_folder
 
     suite = load_suite(args.evals)
     case = suite.select([args.case])[0]
     known_criteria(suite, args.criterion)
-    if not args.folder.is_dir():
-        raise UserError(f"{args.folder}: no such folder")
+    files = executed.read_folder(args.folder)
     cells = CellFactory()
     probe = cells.probe()
     if not probe.ok:
         raise UserError(f"nothing was run: {probe.reason}")
-    verdicts, logs = check_folder(case, suite, args.folder, args.criterion, cells)
+    wanted = [c for c in case.criteria if not args.criterion or c in args.criterion]
+    by_how = {how: [c for c in wanted if suite.rubric.criteria[c].how == how] for how in HOWS}
+    trial = f"{case.id}/local/1"
+    verdicts = static.grade(case, files, trial, by_how["static"])
+    done, logs = executed.grade(case, files, trial, criteria=by_how["executed"], cells=cells)
+    verdicts += done
     for verdict in verdicts:
         _print(verdict)
     if args.logs:
@@ -38,12 +43,12 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _print(verdict: Verdict) -> None:
-    from harness.reporting.neutral import terminal
+    from harness.reporting import neutral
 
     print(f"{MARKS[verdict.outcome]}  {verdict.criterion}")
     told = verdict.reason if verdict.outcome == "not_graded" else verdict.evidence
     if verdict.outcome != "pass":
-        print(f"      {terminal(told)}")
+        print(f"      {neutral.line(told)}")
 
 
 def prove(args: argparse.Namespace) -> int:

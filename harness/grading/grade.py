@@ -61,8 +61,9 @@ def grade(
     def one(trial: Trial, response: Response) -> None:
         case = suite.cases[trial.case]
         wanted = _wanted(case, suite, criteria)
-        files = parse_answer(response.text).files
-        verdicts = static.grade(case, files, trial.id, wanted["static"])
+        answer = parse_answer(response.text)
+        files = answer.files
+        verdicts = static.grade(case, files, trial.id, wanted["static"], prose=answer.prose)
         logs: Mapping[str, str] = {}
         if cells is not None and wanted["executed"]:
             done, logs = executed.grade(

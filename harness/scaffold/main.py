@@ -17,7 +17,8 @@ DOOR = re.compile(r"^/doors/([a-z0-9-]{1,32})$")
 
 def log(level: str, message: str, **facts: object) -> None:
     line = {"timestamp": datetime.now(UTC).isoformat(), "level": level, "message": message, **facts}
-    print(json.dumps(line), flush=True)
+    sys.stdout.write(json.dumps(line) + "\n")  # one write a line: threads log side by side
+    sys.stdout.flush()
 
 
 def connect() -> sqlite3.Connection:
