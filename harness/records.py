@@ -23,8 +23,9 @@ def canonical_json(value: Any) -> str:
 
 
 def sha256(data: str | bytes) -> str:
-    """Hex SHA-256 of bytes, or of a text's UTF-8 form."""
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()
+    """Hex SHA-256 of bytes, or of a text's UTF-8 form (lone surrogates count as `?`)."""
+    raw = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    return hashlib.sha256(raw).hexdigest()
 
 
 @dataclass(frozen=True)
