@@ -25,11 +25,12 @@ def write_all(
     """
     from harness.reporting import html, junit, table, terminal
 
+    verdicts = run.verdicts()
     outputs = {
         "summary.json": json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "junit.xml": junit.render(run, summary),
-        "verdicts.csv": table.render(run, summary),
-        "report.html": html.render(run, suite, summary),
+        "junit.xml": junit.render(verdicts, summary),
+        "verdicts.csv": table.render(verdicts, summary),
+        "report.html": html.render(run, suite, summary, verdicts),
     }
     for name, text in outputs.items():
         run.add_output(name, text)

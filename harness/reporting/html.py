@@ -36,8 +36,13 @@ CASES_IN_MATRIX = 6
 """With more cases than this, the matrix shows arms alone, or nobody can read it."""
 
 
-def render(run: Run, suite: Suite, summary: Mapping[str, Any]) -> str:
-    """The whole page. Reads answers, requests, verdicts and logs from the run."""
+def render(
+    run: Run,
+    suite: Suite,
+    summary: Mapping[str, Any],
+    verdicts: Sequence[Verdict] | None = None,
+) -> str:
+    """The whole page. Reads answers, requests and logs from the run, and verdicts if not given."""
     css = (HERE / "report.css").read_text(encoding="utf-8")
     environment = Environment(
         loader=FileSystemLoader(HERE),
@@ -53,7 +58,7 @@ def render(run: Run, suite: Suite, summary: Mapping[str, Any]) -> str:
         (entry for entry in summary["lifts"] if entry["primary"]["value"] is not None),
         summary["lifts"][0],
     )
-    trials = _Trials(run, suite, summary)
+    trials = _Trials(run, suite, summary, run.verdicts() if verdicts is None else verdicts)
     return template.render(
         css=Markup(css),  # a file of the package; the policy carries its hash
         policy=policy(css),
@@ -179,13 +184,16 @@ def parts(text: str) -> list[Part]:
     return [part for part in found if part.text.strip()]
 
 
-_MARKDOWN = MarkdownIt("commonmark").disable(["inline", "text_join"])
+_MARKDOWN = MarkdownIt("zero").enable("fence").disable(["inline", "text_join"])
+"""Paragraphs and fences alone: all that the eye needs, and fast on any input."""
 
 
 class _Trials:
     """What the page shows of each trial: the prompt once a case, answers side by side."""
 
-    def __init__(self, run: Run, suite: Suite, summary: Mapping[str, Any]) -> None:
+    def __init__(
+        self, run: Run, suite: Suite, summary: Mapping[str, Any], verdicts: Sequence[Verdict]
+    ) -> None:
         self.run, self.suite, self.summary = run, suite, summary
         listed = [entry for entry in summary["trials"]["list"] if entry["state"] != "left out"]
         self.listed = {entry["trial"]: entry for entry in listed[:TRIALS_SHOWN]}
@@ -196,7 +204,7 @@ class _Trials:
             if trial.id in self.listed
         }
         self.verdicts: dict[str, dict[str, Verdict]] = {}
-        for verdict in run.verdicts():
+        for verdict in verdicts:
             if verdict.trial in self.listed:
                 self.verdicts.setdefault(verdict.trial, {})[verdict.criterion] = verdict
 

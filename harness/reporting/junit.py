@@ -5,51 +5,52 @@ Epochs of one criterion are test cases of their own, so that CI shows which samp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-from xml.etree import ElementTree
+from xml.sax.saxutils import escape, quoteattr
 
-from harness.records import Trial
+from harness.records import Trial, Verdict
 from harness.reporting import neutral
-from harness.store import Run
+
+MESSAGE_LENGTH = 200
+"""Characters of a failure's message, which CI shows in one line; the whole stands in its text."""
 
 
-def render(run: Run, summary: Mapping[str, Any]) -> str:
+def render(verdicts: Iterable[Verdict], summary: Mapping[str, Any]) -> str:
     """The XML document. A verdict that was not graded is skipped, with the reason."""
     trials = {entry["trial"] for entry in summary["trials"]["list"]}
-    suites: dict[str, ElementTree.Element] = {}
-    root = ElementTree.Element("testsuites", name="harness")
-    totals: dict[str, dict[str, float]] = {}
-    for verdict in run.verdicts():
-        if verdict.trial not in trials:
-            continue
-        trial = Trial.from_id(verdict.trial)
-        name = f"{trial.case}.{trial.arm}"
-        if name not in suites:
-            suites[name] = ElementTree.SubElement(root, "testsuite", name=neutral.xml(name))
-            totals[name] = {"tests": 0, "failures": 0, "skipped": 0, "time": 0.0}
-        total = totals[name]
-        total["tests"] += 1
-        total["time"] += verdict.seconds
-        test = ElementTree.SubElement(
-            suites[name],
-            "testcase",
-            classname=neutral.xml(name),
-            name=neutral.xml(f"{verdict.criterion} (epoch {trial.epoch})"),
-            time=f"{verdict.seconds:.3f}",
+    suites: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.trial in trials:
+            trial = Trial.from_id(verdict.trial)
+            suites.setdefault(f"{trial.case}.{trial.arm}", []).append(verdict)
+    lines = ["<?xml version='1.0' encoding='utf-8'?>", '<testsuites name="harness">']
+    for name, found in suites.items():
+        outcomes = [verdict.outcome for verdict in found]
+        lines.append(
+            f'<testsuite name={_attribute(name)} tests="{len(found)}"'
+            f' failures="{outcomes.count("fail")}" skipped="{outcomes.count("not_graded")}"'
+            f' time="{sum(verdict.seconds for verdict in found):.3f}">'
         )
-        if verdict.outcome == "fail":
-            total["failures"] += 1
-            failure = ElementTree.SubElement(
-                test, "failure", message=neutral.xml(neutral.line(verdict.evidence))[:200]
-            )
-            failure.text = neutral.xml(verdict.evidence)
-        elif verdict.outcome == "not_graded":
-            total["skipped"] += 1
-            ElementTree.SubElement(test, "skipped", message=neutral.xml(verdict.reason))
-    for name, suite in suites.items():
-        for key in ("tests", "failures", "skipped"):
-            suite.set(key, str(int(totals[name][key])))
-        suite.set("time", f"{totals[name]['time']:.3f}")
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+        lines += [_test(name, verdict) for verdict in found]
+        lines.append("</testsuite>")
+    return "\n".join([*lines, "</testsuites>", ""])
+
+
+def _test(suite: str, verdict: Verdict) -> str:
+    name = f"{verdict.criterion} (epoch {Trial.from_id(verdict.trial).epoch})"
+    head = (
+        f"<testcase classname={_attribute(suite)} name={_attribute(name)}"
+        f' time="{verdict.seconds:.3f}"'
+    )
+    if verdict.outcome == "fail":
+        message = _attribute(verdict.evidence[:MESSAGE_LENGTH])
+        text = escape(neutral.xml(verdict.evidence))
+        return f"{head}><failure message={message}>{text}</failure></testcase>"
+    if verdict.outcome == "not_graded":
+        return f"{head}><skipped message={_attribute(verdict.reason)}/></testcase>"
+    return f"{head}/>"
+
+
+def _attribute(value: str) -> str:
+    return quoteattr(neutral.xml(neutral.line(value)))

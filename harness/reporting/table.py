@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.records import Trial
+from harness.records import Trial, Verdict
 from harness.reporting import neutral
-from harness.store import Run
 
 COLUMNS = ("case", "arm", "epoch", "criterion", "how", "outcome", "reason", "evidence", "seconds")
 
 
-def render(run: Run, summary: Mapping[str, Any]) -> str:
-    """CSV after RFC 4180; no cell starts a formula."""
+def render(verdicts: Iterable[Verdict], summary: Mapping[str, Any]) -> str:
+    """CSV after RFC 4180 of the trials in the summary; no cell starts a formula."""
     trials = {entry["trial"] for entry in summary["trials"]["list"]}
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
-    for verdict in run.verdicts():
+    for verdict in verdicts:
         if verdict.trial not in trials:
             continue
         trial = Trial.from_id(verdict.trial)

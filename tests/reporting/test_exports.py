@@ -20,8 +20,14 @@ def run_and_summary(synthetic, tmp_path):
     return run, summarise(run, synthetic.suite())
 
 
-def test_junit_has_a_suite_for_case_and_arm_and_counts_them(run_and_summary):
-    root = ElementTree.fromstring(junit.render(*run_and_summary))
+@pytest.fixture
+def verdicts_and_summary(run_and_summary):
+    run, summary = run_and_summary
+    return run.verdicts(), summary
+
+
+def test_junit_has_a_suite_for_case_and_arm_and_counts_them(verdicts_and_summary):
+    root = ElementTree.fromstring(junit.render(*verdicts_and_summary))
     suites = {suite.get("name"): suite for suite in root}
     assert set(suites) == {"labels.without", "labels.with"}
     suite = suites["labels.without"]
@@ -31,16 +37,16 @@ def test_junit_has_a_suite_for_case_and_arm_and_counts_them(run_and_summary):
     assert skipped is not None and skipped.get("message") == "the judge gave no quote"
 
 
-def test_junit_carries_hostile_evidence_as_text(run_and_summary):
-    root = ElementTree.fromstring(junit.render(*run_and_summary))
+def test_junit_carries_hostile_evidence_as_text(verdicts_and_summary):
+    root = ElementTree.fromstring(junit.render(*verdicts_and_summary))
     failure = root.find(".//testcase[@name='upstream.breaker (epoch 1)']/failure")
     assert failure is not None and len(failure) == 0
     assert "]]></failure><x>" in (failure.text or "")
     assert "⟨U+001B⟩[2J⟨U+0000⟩" in (failure.text or "")
 
 
-def test_csv_has_a_row_for_each_verdict_and_no_formula(run_and_summary):
-    rows = list(csv.DictReader(io.StringIO(table.render(*run_and_summary))))
+def test_csv_has_a_row_for_each_verdict_and_no_formula(verdicts_and_summary):
+    rows = list(csv.DictReader(io.StringIO(table.render(*verdicts_and_summary))))
     assert len(rows) == 18
     failed = [row for row in rows if row["outcome"] == "fail"]
     assert len(failed) == 4
