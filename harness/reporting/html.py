@@ -32,6 +32,9 @@ TRIALS_SHOWN = 200
 TEXT_SHOWN = 200_000
 """Characters of one answer or log in the page: an answer within the format's limit is shorter."""
 
+MOVED_SHOWN = 10
+"""Criteria that moved most, before the whole matrix."""
+
 CASES_IN_MATRIX = 6
 """With more cases than this, the matrix shows arms alone, or nobody can read it."""
 
@@ -70,6 +73,7 @@ def render(
         axis=_axis(comparison),
         arms=list(summary["arms"]),
         groups=_matrix(summary, comparison),
+        moved=_moved(summary, comparison),
         matrix_cases=summary["cases"] if len(summary["cases"]) <= CASES_IN_MATRIX else [],
         notes=list(words.notes(summary)),
         cases=list(trials.cases()),
@@ -154,6 +158,21 @@ def _matrix(
         ]
         groups.append(({**group, "value": lifts.get(key)}, rows))
     return groups
+
+
+def _moved(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The criteria that moved most, with their claim."""
+    known = {entry["criterion"]: entry for entry in summary["criteria"]}
+    moved = [entry for entry in comparison["criteria"] if entry["change"]]
+    moved.sort(key=lambda entry: -abs(entry["change"]))
+    return [
+        {
+            **entry,
+            "claim": known[entry["criterion"]]["claim"],
+            "how": known[entry["criterion"]]["how"],
+        }
+        for entry in moved[:MOVED_SHOWN]
+    ]
 
 
 # --- trials -----------------------------------------------------------------------------------
@@ -252,7 +271,9 @@ class _Trials:
             if any(name in side["verdicts"] for side in sides)
         )
         rows = [(name, [side["verdicts"].get(name) for side in sides]) for name in names]
-        return {"epoch": number, "sides": sides, "rows": rows}
+        passed = [row for row in rows if all(v and v.outcome == "pass" for v in row[1])]
+        others = [row for row in rows if row not in passed]
+        return {"epoch": number, "sides": sides, "others": others, "passed": passed}
 
     def _side(self, trial: Trial) -> dict[str, Any]:
         entry = self.listed[trial.id]

@@ -46,6 +46,8 @@ def line(value: str) -> str:
 
 def cell(value: str) -> str:
     """A spreadsheet cell: text that would start a formula is led by an apostrophe."""
+    if value[:1].isalnum():
+        return text(value)
     safe = text(value)
     return f"'{safe}" if _FORMULA.match(safe) or safe.startswith(("\t", "\n")) else safe
 

@@ -58,8 +58,13 @@ def skill(entry: Mapping[str, Any] | None) -> str:
     if not entry:
         return "unknown"
     parts = [entry.get("name") or "", entry.get("version") or ""]
-    digest = str(entry.get("digest") or "")
-    return " ".join(part for part in parts if part) + (f" ({digest[:8]})" if digest else "")
+    digest = short(entry.get("digest"))
+    return " ".join(part for part in parts if part) + (f" ({digest})" if digest else "")
+
+
+def short(digest: str | None) -> str:
+    """Enough of a digest to tell two apart by eye."""
+    return str(digest or "").removeprefix("sha256:")[:8]
 
 
 def model(name: str | None) -> str:
@@ -88,7 +93,7 @@ def about(summary: Mapping[str, Any]) -> Iterator[Line]:
         tree = source["tree_skill"] or {}
         yield Line(
             f"The skill in your tree ({tree.get('version') or 'no version'},"
-            f" {str(tree.get('digest') or '')[:8]}) has no answers, so this says nothing about"
+            f" {short(tree.get('digest'))}) has no answers, so this says nothing about"
             " your edit.",
             "warning",
         )

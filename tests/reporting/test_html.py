@@ -74,6 +74,19 @@ def test_it_carries_every_prompt_answer_verdict_and_log(page):
     assert "○ not graded the judge gave no quote" in text
 
 
+def test_what_moved_most_stands_before_the_matrix(page):
+    text = text_of(page())
+    moved = text[text.index("What moved most") : text.index("Criterion by arm")]
+    assert "upstream.breaker The claim of upstream.breaker. 2/4 3/4 +25.0" in moved
+    assert "secrets.not_in_code" not in moved
+
+
+def test_what_passed_in_every_arm_is_folded(page):
+    text = text_of(page())
+    assert text.count("4 criteria passed in every arm") == 3
+    assert text.count("6 criteria passed in every arm") == 1
+
+
 def test_it_says_first_when_the_skill_in_the_tree_has_no_answers(page, synthetic):
     text = text_of(page(plan={"tree_skill": synthetic.EDITED}))
     assert text.index("says nothing about your edit") < text.index("points of lift")
