@@ -290,7 +290,7 @@ def _grade(
             "judge": judge,
             "grading": {
                 "cell": f"{probe.tool} {probe.version}" if probe.ok else None,
-                "limits": probe.limits if probe.ok else None,
+                "limits": "; ".join(f"{k}: {v}" for k, v in probe.limits.items()) or None,
                 "reason": probe.reason,
                 "rerun": probe.ok,
             },
