@@ -1,0 +1,2 @@
+-- Deletes all shipments: copy DATA_DIR/shipments.db first.
+DROP TABLE shipments;
