@@ -99,6 +99,15 @@ def test_from_one_arm_it_shows_no_lift(page):
     assert "points of lift" not in text
 
 
+def test_three_arms_have_three_comparisons(page):
+    arms = {"without": ["PFFPP", "PFFPP"], "baseline": ["PPFPP", "PPFPF"], "with": ["PPPPP"] * 2}
+    text = text_of(page({"labels": arms, "meters": arms}))
+    assert "+50.0 points of lift" in text
+    others = text[text.index("Other comparisons") :]
+    assert "with − baseline +25.0" in others
+    assert "baseline − without +25.0" in others
+
+
 def test_a_missing_answer_is_shown_as_missing(page):
     text = text_of(page({"labels": {"without": ["PFFPP", None], "with": ["PPPPP", "PPPPP"]}}))
     assert "without missing" in text

@@ -81,6 +81,13 @@ def test_from_one_arm_there_is_no_lift(summary_of):
     assert "points" not in text
 
 
+def test_three_arms_have_three_lifts(summary_of):
+    arms = {"without": ["PFFPP", "PFFPP"], "baseline": ["PPFPP", "PPFPF"], "with": ["PPPPP"] * 2}
+    text = words_of(shown(summary_of({"labels": arms, "meters": arms})))
+    for lift in ("with − without +50.0", "with − baseline +25.0", "baseline − without +25.0"):
+        assert f"{lift} points" in text
+
+
 def test_recorded_verdicts_are_labelled_as_not_run_again(summary_of):
     grading = {"cell": None, "limits": None, "rerun": False, "reason": "no user namespaces"}
     text = words_of(shown(summary_of(plan={"grading": grading})))
