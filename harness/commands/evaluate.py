@@ -240,7 +240,7 @@ def _live_run(args: argparse.Namespace, suite: Suite) -> Run:
 
 def _ask_live(args: argparse.Namespace, run: Run) -> int:
     """Asks for what is missing; returns how many are missing still."""
-    from harness.models.asking import ask
+    from harness.commands.asking import ask
 
     requests = [run.request(digest) for digest in run.trials().values()]
     return ask(run, requests, args, what="answers")
@@ -281,7 +281,7 @@ def _grade(
         if recording is not None:
             _copy_responses(recording, run, [request.digest for request in requests])
         elif judge_live:
-            from harness.models.asking import ask as ask_model
+            from harness.commands.asking import ask as ask_model
 
             ask_model(run, requests, args, what="judge's verdicts")
 

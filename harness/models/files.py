@@ -118,8 +118,11 @@ def read_answers(folder: Path, run: Run, *, model: str | None = None) -> Importe
             digest = _digest(found[1], digests)
             text = _read(path)
             facts = _facts(folder / f"{found[1]}.answer.json")
-            if digest in run.responses():
-                raise _Skip("answered already; the first answer stays")
+            known = run.response(digest)
+            if known is not None and known.text == text:
+                continue
+            if known is not None:
+                raise _Skip("another answer is stored already, and stays")
             run.add_response(digest, _response(run.request(digest), text, facts, model))
             result.stored.append(digest)
         except _Skip as reason:
