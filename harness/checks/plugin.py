@@ -122,7 +122,7 @@ class CheckPlugin:
     def _fresh(self, request: pytest.FixtureRequest) -> Iterator[None]:
         """What one test broke does not fail the next: dead services run, faults are healed."""
         if "service" in request.fixturenames:
-            request.getfixturevalue("service").start()
+            request.getfixturevalue("service").ensure()
         yield
         for fake in self._fakes:
             fake.fault(None)

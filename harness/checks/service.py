@@ -276,6 +276,12 @@ class Service:
             self.stop()
         self.start()
 
+    def ensure(self) -> None:
+        """Starts it again if a check before this one has ended it, or left it ending."""
+        if self.alive and not self.connects():
+            self.wait_exit(1.0)
+        self.start()
+
     def wait_exit(self, timeout: float) -> int | None:
         """Its exit code as a shell gives it; None if it still runs after `timeout` s."""
         if self._process is None:

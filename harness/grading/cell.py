@@ -265,7 +265,10 @@ class CellFactory:
             raise NoCell("as root, cells need setpriv (util-linux) to give up root's rights")
         seen = self._seen(cell, work)
         argv = [str(self._tool), "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-        argv += ["--die-with-parent", "--dev-bind", "/dev", "/dev", "--dev-bind", "/proc", "/proc"]
+        # A death signal does not reach a process of another uid; the end of a pid namespace does.
+        argv += ["--unshare-pid", "--die-with-parent"]
+        # The host's /proc: a new one here would hide things, and the kernel then refuses another.
+        argv += ["--dev-bind", "/dev", "/dev", "--dev-bind", "/proc", "/proc"]
         argv += _system_binds()
         argv += _binds({str(path): path for path in seen.values()})
         argv += ["--", setpriv, f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
@@ -602,8 +605,9 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stop.wait(self.EVERY_S):
-            memory, tasks = usage(self._process.pid)
-            if memory > self._limits.memory_mb << 20:
+            most = self._limits.memory_mb << 20
+            memory, tasks = usage(self._process.pid, precise_above=most)
+            if memory > most:
                 self._reason = "memory"
             elif tasks > 2 * self._limits.processes:
                 self._reason = "processes"
@@ -613,8 +617,12 @@ class Supervisor:
                 return
 
 
-def usage(root: int) -> tuple[int, int]:
-    """Resident bytes and tasks (threads) of a process and all its descendants."""
+def usage(root: int, *, precise_above: int = 0) -> tuple[int, int]:
+    """Bytes of memory and number of tasks (threads) of a process and all its descendants.
+
+    Resident bytes count shared pages once for each process; where they exceed `precise_above`,
+    the proportional share is taken, which costs more to ask for.
+    """
     children: dict[int, list[int]] = {}
     seen: dict[int, tuple[int, int]] = {}
     page = os.sysconf("SC_PAGE_SIZE")
@@ -629,11 +637,23 @@ def usage(root: int) -> tuple[int, int]:
         pid, parent = int(entry.name), int(fields[1])
         children.setdefault(parent, []).append(pid)
         seen[pid] = (int(fields[21]) * page, int(fields[17]))
-    memory = tasks = 0
+    family: list[int] = []
     queue = [root]
     while queue:
         pid = queue.pop()
         if pid in seen:
-            memory, tasks = memory + seen[pid][0], tasks + seen[pid][1]
+            family.append(pid)
         queue += children.get(pid, [])
-    return memory, tasks
+    memory = sum(seen[pid][0] for pid in family)
+    if memory > precise_above:
+        memory = sum(_proportional(pid, seen[pid][0]) for pid in family)
+    return memory, sum(seen[pid][1] for pid in family)
+
+
+def _proportional(pid: int, resident: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return resident
+    found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
+    return int(found[1]) << 10 if found else resident

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import ast
+import atexit
+import compileall
 import contextlib
+import functools
 import json
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import harness
@@ -88,6 +92,8 @@ class _Group:
             self.error = self.error or record["error"]
         elif "done" in record:
             self.done = True
+            if record["done"] not in (0, 1):
+                self.error = self.error or f"pytest ended with code {record['done']}"
 
 
 def groups(tests: Path) -> dict[str, set[str]]:
@@ -146,8 +152,8 @@ def grade(
         return [_verdict(trial_id, c, "not_graded", reason=reason) for c in [*wanted, STARTS]], {}
     environment = runtimes.ensure(case.runtime)
     to_run = {n: c & set(wanted) for n, c in by_group.items() if c & set(wanted)}
-    with _answer_folder(files) as folder:
-        job = _Job(case, case.runtime, environment, folder, cells)
+    with _readable_folder(files) as folder, _readable_folder(_case_files(case)) as tests:
+        job = _Job(case, case.runtime, environment, folder, tests, cells)
         with ThreadPoolExecutor(len(to_run) + 1) as pool:
             shipped = pool.submit(job.shipped, trial_id) if SHIPPED in wanted else None
             ran = list(pool.map(lambda item: job.group(*item), to_run.items()))
@@ -201,14 +207,20 @@ class _Job:
     """One answer in its folder, with all that its groups share."""
 
     def __init__(
-        self, case: Case, runtime: Runtime, environment: Path, folder: Path, cells: CellFactory
+        self,
+        case: Case,
+        runtime: Runtime,
+        environment: Path,
+        folder: Path,
+        tests: Path,
+        cells: CellFactory,
     ) -> None:
         self._case = case
         self._runtime = runtime
         self._environment = environment
         self._folder = folder
         self._cells = cells
-        self._package = Path(harness.__file__).parent
+        self._tests = tests
 
     def group(self, name: str, criteria: set[str]) -> _Group:
         """Runs a group; what failed while the grader was woken too late runs again, alone."""
@@ -232,8 +244,8 @@ class _Job:
         binds = {
             **python_binds(prefix, Path(sys.executable)),
             **python_binds(self._environment),
-            "/harness/harness": self._package,
-            "/case": self._case.folder.resolve(),
+            "/harness/harness": _toolkit(),
+            "/case": self._tests,
             "/answer": self._folder,
         }
         command = [*cells.launcher_argv(self._environment), *self._runtime.start]
@@ -402,17 +414,36 @@ def one_line(text: str, limit: int = 600) -> str:
 
 
 def _neutral(verdict: Verdict, job: _Job) -> Verdict:
-    from dataclasses import replace
-
     return replace(
         verdict, evidence=job.neutral(verdict.evidence), reason=job.neutral(verdict.reason)
     )
 
 
+def _case_files(case: Case) -> dict[str, str]:
+    """What a group's checks may read: the files of the case's folder."""
+    files = read_folder(case.folder)
+    return {name: text for name, text in files.items() if not name.startswith(".")}
+
+
+@functools.lru_cache(maxsize=1)
+def _toolkit() -> Path:
+    """A copy of `harness.checks` alone, compiled: all that a cell sees of this package."""
+    folder = tempfile.mkdtemp(prefix="harness-toolkit-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    package = Path(harness.__file__).parent
+    shutil.copyfile(package / "__init__.py", Path(folder, "__init__.py"))
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package / "checks", Path(folder, "checks"), ignore=ignore)
+    compileall.compile_dir(folder, quiet=1)
+    for path in [Path(folder), *Path(folder).rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return Path(folder)
+
+
 @contextlib.contextmanager
-def _answer_folder(files: Mapping[str, str]):  # type: ignore[no-untyped-def]
-    """The files of an answer in a folder that the cell's user can read and nobody can change."""
-    with tempfile.TemporaryDirectory(prefix="harness-answer-") as name:
+def _readable_folder(files: Mapping[str, str]) -> Iterator[Path]:
+    """These files in a folder that the cell's user can read, whoever owns the originals."""
+    with tempfile.TemporaryDirectory(prefix="harness-files-") as name:
         root = Path(name)
         root.chmod(0o755)
         for path, content in files.items():

@@ -70,7 +70,8 @@ def ensure(runtime: Runtime) -> Path:
 
 def _run(command: list[str], runtime: Runtime) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True)
+        # Cells read it as another user, whatever the umask here.
+        done = subprocess.run(command, capture_output=True, text=True, umask=0o022)
     except OSError as error:
         raise UserError(f"runtime {runtime.id}: {command[0]}: {error.strerror}") from None
     if done.returncode != 0:
