@@ -19,6 +19,9 @@ NUMBERED = re.compile(r"(^|/)[vV]?\d{1,14}[^/]*\.(sql|py)$")
 DOWN_WORD = re.compile(r"(?<![a-z])(down|downgrade|rollback|revert|backwards?|undo)(?![a-z])", re.I)
 DOWN_SECTION = re.compile(r"^\s*--+.*(down|rollback|revert|undo)", re.IGNORECASE | re.MULTILINE)
 SQL_CHANGE = re.compile(r"\b(drop|alter|delete|create|rename|update|insert)\b", re.IGNORECASE)
+SCHEMA_CHANGE = re.compile(
+    r"\b(drop|alter|create|rename)\s+(table|index|view|trigger|column|unique|temp)", re.IGNORECASE
+)
 VERSION_TABLE = re.compile(r"migration|schema_?version|alembic_version|db_version|^version$", re.I)
 
 
@@ -54,23 +57,28 @@ def find_migrations(files: Mapping[str, str]) -> Migrations:
 
 
 def _python_steps(path: str, text: str) -> tuple[bool, bool]:
+    """Whether a Python file holds steps forward, and SQL that takes one back.
+
+    A function that runs what is written elsewhere is no way back by itself.
+    """
     try:
         tree = ast.parse(text)
     except SyntaxError:
         return False, False
     forward = bool(NUMBERED.search(path) and UP_FOLDER.search(path))
     back = False
+    defined = _definitions(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             words = node.name.replace("_", " ")
             forward = forward or bool(re.search(r"\b(migrat\w*|upgrade|apply)\b", words, re.I))
-            back = back or bool(DOWN_WORD.search(words) and _does_something(node))
+            back = back or bool(DOWN_WORD.search(words) and _changes_schema(node))
         for name, value in _named(node):
             words = name.replace("_", " ")
             if re.search(r"migration|schema versions|\bsteps\b", words, re.I):
                 forward = True
-            if DOWN_WORD.search(words) and _holds_sql(value):
-                back = True
+            if DOWN_WORD.search(words):
+                back = back or _changes_schema(value, defined)
         # Steps as plain tuples: (1, "create …", "drop …").
         if isinstance(node, ast.Tuple | ast.Call) and _is_step_with_way_back(node):
             forward = back = True
@@ -95,12 +103,32 @@ def _named(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
         yield node.target.id, node.value
 
 
-def _holds_sql(value: ast.AST) -> bool:
-    """A string that changes a schema, something that holds one, or a function that is named."""
-    if isinstance(value, ast.Name | ast.Attribute | ast.Lambda):
-        return True
-    texts = [n.value for n in ast.walk(value) if isinstance(n, ast.Constant)]
-    return any(isinstance(text, str) and SQL_CHANGE.search(text) for text in texts)
+def _definitions(tree: ast.Module) -> dict[str, ast.AST]:
+    """Functions and variables by name."""
+    found: dict[str, ast.AST] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign):
+            found |= dict(_named(node))
+    return found
+
+
+def _changes_schema(value: ast.AST, defined: Mapping[str, ast.AST] | None = None) -> bool:
+    """A statement that changes a schema, alembic's ``op.…``, or a name that stands for one."""
+    if isinstance(value, ast.Name) and defined and value.id in defined:
+        return _changes_schema(defined[value.id])
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if SCHEMA_CHANGE.search(node.value):
+                return True
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "op"
+        ):
+            return True
+    return False
 
 
 def _is_step_with_way_back(node: ast.Tuple | ast.Call) -> bool:
@@ -110,21 +138,11 @@ def _is_step_with_way_back(node: ast.Tuple | ast.Call) -> bool:
         for item in items
     ]
     creates = [i for i, text in enumerate(texts) if re.search(r"\b(create|alter)\s", text, re.I)]
-    drops = [i for i, text in enumerate(texts) if re.match(r"\s*(drop|alter)\s", text, re.I)]
-    numbered = any(
-        isinstance(item, ast.Constant) and isinstance(item.value, int) for item in items[:1]
-    )
+    drops = [i for i, text in enumerate(texts) if re.search(r"(^|;)\s*(drop|alter)\s", text, re.I)]
+    first = items[0].value if items and isinstance(items[0], ast.Constant) else None
+    numbered = isinstance(first, int) or bool(re.match(r"v?\d", str(first)))
+    numbered = numbered or (isinstance(node, ast.Tuple) and len(items) == 2)
     return numbered and bool(creates) and any(i > creates[0] for i in drops)
-
-
-def _does_something(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    body = [
-        n
-        for n in node.body
-        if not isinstance(n, ast.Pass | ast.Raise)
-        and not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-    ]
-    return bool(body)
 
 
 def assert_way_back(files: Mapping[str, str]) -> None:

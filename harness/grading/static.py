@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from harness.cases import Case
+from harness.checks import data
 from harness.records import Outcome, Verdict
 
 
@@ -637,7 +638,176 @@ def _aliases(value: ast.expr | None) -> list[str]:
     return []
 
 
+# --- secrets.slow_hash --------------------------------------------------------------------------
+
+PASSWORD_NAME = re.compile(r"pass(word|wd|phrase)?(?![a-z])|\bpw(d)?(?![a-z])", re.IGNORECASE)
+
+LEAST_COST = {
+    "argon2": ("memory_cost", 8 << 10),
+    "bcrypt": ("rounds", 10),
+    "scrypt": ("n", 1 << 14),
+    "pbkdf2": ("iterations", 100_000),
+}
+"""Half or less of what OWASP's cheat sheet on password storage asks for: no argument about taste.
+
+https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html
+"""
+
+SLOW_HASHES = {
+    "PasswordHasher": "argon2",
+    "hash_secret": "argon2",
+    "hash_secret_raw": "argon2",
+    "Argon2id": "argon2",
+    "gensalt": "bcrypt",
+    "scrypt": "scrypt",
+    "Scrypt": "scrypt",
+    "pbkdf2_hmac": "pbkdf2",
+    "PBKDF2HMAC": "pbkdf2",
+    "generate_password_hash": "scrypt",
+}
+COST_POSITION = {"gensalt": 0, "pbkdf2_hmac": 3, "PasswordHasher": 1, "hash_secret": 3}
+COST_POSITION |= {"hash_secret_raw": 3, "Scrypt": 2, "PBKDF2HMAC": 3}
+
+
+def slow_hash(shipped: Shipped) -> Finding:
+    """Passwords go through argon2, bcrypt, scrypt or PBKDF2 with a sane cost, never a cipher."""
+    trees = _trees(shipped)
+    constants = _numbers(trees.values())
+    used = ""
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or _called(node) not in SLOW_HASHES:
+                continue
+            name = _called(node)
+            parameter, least = LEAST_COST[SLOW_HASHES[name]]
+            cost = _cost(node, name, parameter, constants)
+            where = f"{path}:{node.lineno}: {name}"
+            if cost is not None and cost < least:
+                return Finding("fail", f"{where} with {parameter}={cost}, wanted {least} or more")
+            salt = next((k.value for k in node.keywords if k.arg == "salt"), None)
+            if name == "pbkdf2_hmac" and len(node.args) > 2:
+                salt = node.args[2]
+            if salt is not None and _literal(salt):
+                return Finding("fail", f"{where} with one salt for all passwords")
+            used = used or where
+    for path, line in _encrypted_passwords(trees):
+        return Finding("fail", f"{path}:{line}: a password is encrypted, so it can be had back")
+    if not used:
+        return Finding("fail", "no password hash of a slow kind: argon2, bcrypt, scrypt or PBKDF2")
+    return Finding("pass", used)
+
+
+def _cost(call: ast.Call, name: str, parameter: str, constants: Mapping[str, int]) -> int | None:
+    """The cost that is given as a number that can be read here; None for a default or a setting."""
+    for keyword in call.keywords:
+        if keyword.arg == parameter:
+            return _number(keyword.value, constants)
+        if keyword.arg == "method" and name == "generate_password_hash":
+            method = _literal(keyword.value) or ""
+            if method.startswith("pbkdf2:"):
+                rounds = method.rpartition(":")[2]
+                return int(rounds) // 8 if rounds.isdecimal() else None
+    position = COST_POSITION.get(name)
+    if position is not None and len(call.args) > position:
+        return _number(call.args[position], constants)
+    return None
+
+
+def _numbers(trees: Iterable[ast.Module]) -> dict[str, int]:
+    """Names that are given one whole number, wherever that is."""
+    found: dict[str, int] = {}
+    for tree in trees:
+        for node in ast.walk(tree):
+            for name, value in _givings(node):
+                number = _number(value, {})
+                if number is not None:
+                    found[name] = min(number, found.get(name, number))
+    return found
+
+
+def _number(value: ast.expr, constants: Mapping[str, int]) -> int | None:
+    if isinstance(value, ast.Constant):
+        return value.value if type(value.value) is int else None
+    if isinstance(value, ast.Name):
+        return constants.get(value.id)
+    if isinstance(value, ast.Attribute):
+        return constants.get(value.attr)
+    if isinstance(value, ast.BinOp):
+        left, right = _number(value.left, constants), _number(value.right, constants)
+        if left is not None and right is not None and 0 <= right < 1 << 20:
+            if isinstance(value.op, ast.Mult):
+                return left * right
+            if isinstance(value.op, ast.Pow) and right <= 64 and abs(left) < 1 << 20:
+                return int(left**right)
+            if isinstance(value.op, ast.LShift) and right <= 64:
+                return left << right
+    return None
+
+
+def _encrypted_passwords(trees: Mapping[str, ast.Module]) -> Iterator[tuple[str, int]]:
+    """Calls that encrypt or decrypt something named a password, directly or through a helper."""
+    functions = [
+        (path, node)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    ciphers = {"encrypt", "decrypt", "encryptor", "decryptor", "encrypt_at_time"}
+    helpers = {
+        function.name
+        for _, function in functions
+        if any(isinstance(n, ast.Call) and _called(n) in ciphers for n in ast.walk(function))
+    }
+    for path, function in functions:
+        for node in ast.walk(function):
+            if not isinstance(node, ast.Call):
+                continue
+            direct = _called(node) in ciphers
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            names = {
+                n.id if isinstance(n, ast.Name) else n.attr if isinstance(n, ast.Attribute) else ""
+                for value in given
+                for n in ast.walk(value)
+            }
+            texts = {_literal(n) or "" for value in given for n in ast.walk(value)
+                     if isinstance(n, ast.expr)}  # fmt: skip
+            about = any(PASSWORD_NAME.search(name) for name in names | texts)
+            if (direct and (about or PASSWORD_NAME.search(function.name))) or (
+                _called(node) in helpers and about
+            ):
+                yield path, node.lineno
+
+
+# --- data.migrations ----------------------------------------------------------------------------
+
+VERSION_KEPT = re.compile(
+    r"user_version|schema_?version|alembic|\bmigrations?\b|_migrations?\b|db_version",
+    re.IGNORECASE,
+)
+
+
+def data_migrations(shipped: Shipped) -> Finding:
+    """Numbered or listed steps forward and back, and SQL or a library that records the version."""
+    production = {p: t for p, t in shipped.files.items() if not is_test(p)}
+    found = data.find_migrations(production)
+    if not found.up:
+        return Finding("fail", "no schema migrations: no numbered files, no list of steps in code")
+    if not found.down:
+        return Finding("fail", f"the migrations ({', '.join(found.up[:3])}) have no way back")
+    kept = any(
+        VERSION_KEPT.search(node.value)
+        for tree in _trees(shipped).values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ) or any(p.endswith(".sql") and VERSION_KEPT.search(t) for p, t in production.items())
+    if not kept:
+        return Finding("fail", "nothing records which migrations were applied")
+    return Finding("pass", f"forward in {found.up[0]}, back in {found.down[0]}")
+
+
 CHECKS: dict[str, Check] = {
+    "secrets.slow_hash": slow_hash,
+    "data.migrations": data_migrations,
     "secrets.not_in_code": secrets_not_in_code,
     "code.static_security": static_security,
     "config.documented": config_documented,

@@ -205,9 +205,107 @@ def test_names_of_other_dictionaries_are_not_variables() -> None:
     assert static.config_documented(code(text)).outcome == "pass"
 
 
+# --- secrets.slow_hash --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hasher = PasswordHasher()",
+        "hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)",
+        "digest = bcrypt.hashpw(password.encode(), bcrypt.gensalt())",
+        "ROUNDS = 12\ndigest = bcrypt.hashpw(prehash(password), bcrypt.gensalt(ROUNDS))",
+        "digest = hashlib.scrypt(password.encode(), salt=salt, n=2**14, r=8, p=1)",
+        "N = 1 << 15\ndigest = scrypt(password.encode(), salt=os.urandom(16), n=N, r=8, p=1)",
+        'digest = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 600_000)',
+        "kdf = PBKDF2HMAC(algorithm=SHA256(), length=32, salt=salt, iterations=480000)",
+        "stored = generate_password_hash(password)",
+        "hasher = PasswordHasher(time_cost=settings.argon2_time)",
+        # Only the session is sealed.
+        "hasher = PasswordHasher()\ndef seal(session):\n    return box.encrypt(session)",
+    ],
+)
+def test_a_slow_hash_of_a_sane_cost_is_accepted(text: str) -> None:
+    finding = static.slow_hash(code(text))
+    assert finding.outcome == "pass", finding.evidence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stored = password",
+        "digest = hashlib.sha256(password.encode() + salt).hexdigest()",
+        "digest = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4))",
+        "ROUNDS = 4\ndigest = bcrypt.hashpw(password, bcrypt.gensalt(rounds=ROUNDS))",
+        "digest = hashlib.scrypt(password, salt=salt, n=2**8, r=8, p=1)",
+        'digest = hashlib.pbkdf2_hmac("sha256", password, salt, 1000)',
+        'digest = hashlib.pbkdf2_hmac("sha256", password, b"pepper", 600_000)',
+        "hasher = PasswordHasher(memory_cost=64)",
+        "hasher = PasswordHasher()\ndef keep(password):\n    return box.encrypt(password.encode())",
+        "hasher = PasswordHasher()\n"
+        "def seal(text):\n    return box.encrypt(text)\n"
+        "def sign_up(form):\n    return seal(form.password)",
+        "hasher = PasswordHasher()\ndef reveal_password(row):\n    return box.decrypt(row[3])",
+    ],
+)
+def test_a_fast_hash_or_a_cipher_is_found(text: str) -> None:
+    assert static.slow_hash(code(text)).outcome == "fail"
+
+
+# --- data.migrations ----------------------------------------------------------------------------
+
+VERSIONED = 'database.execute("PRAGMA user_version = 1")\n'
+CREATE, DROP = '"CREATE TABLE a (b)"', '"DROP TABLE a"'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"MIGRATIONS = [(1, {CREATE}, {DROP})]",
+        f'MIGRATIONS = [("0001_start", [{CREATE}], [{DROP}])]',
+        f"MIGRATIONS = {{1: ({CREATE}, {DROP})}}",
+        f'MIGRATIONS = [{{"version": 1, "up": {CREATE}, "down": {DROP}}}]',
+        f'MIGRATIONS = [Migration(1, "start", up={CREATE}, down={DROP})]',
+        f"def drop(db):\n    db.execute({DROP})\nMIGRATIONS = [Step(1, up=make, down=drop)]",
+        f"class First:\n    def down(self, db):\n        db.execute({DROP})\nMIGRATIONS = [First]",
+        f"UP_1 = {CREATE}\nDOWN_1 = {DROP}\nMIGRATIONS = [(1, UP_1, DOWN_1)]",
+    ],
+)
+def test_steps_with_a_way_back_are_found(text: str) -> None:
+    finding = static.data_migrations(code(VERSIONED + text))
+    assert finding.outcome == "pass", finding.evidence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"database.execute({CREATE})",
+        f"MIGRATIONS = [(1, {CREATE})]",
+        f"MIGRATIONS = [(1, {CREATE})]\ndef rollback(db):\n    db.rollback()",
+        f"MIGRATIONS = [(1, {CREATE})]\ndef mark_down(self):\n    self.down = True",
+        f"MIGRATIONS = [(1, {CREATE})]\ndef down(db):\n    raise NotImplementedError",
+    ],
+)
+def test_steps_without_a_way_back_are_found(text: str) -> None:
+    assert static.data_migrations(code(VERSIONED + text)).outcome == "fail"
+
+
+def test_steps_that_nothing_keeps_count_of_are_found() -> None:
+    finding = static.data_migrations(code(f"MIGRATIONS = [(1, {CREATE}, {DROP})]"))
+    assert finding.evidence == "nothing records which migrations were applied"
+
+
+def test_numbered_files_need_their_way_back() -> None:
+    files = {"migrations/0001_start.up.sql": "CREATE TABLE a (b);", "main.py": VERSIONED}
+    assert static.data_migrations(Shipped(files)).outcome == "fail"
+    files["migrations/0001_start.down.sql"] = "DROP TABLE a;"
+    assert static.data_migrations(Shipped(files)).outcome == "pass"
+
+
 # --- grade ----------------------------------------------------------------------------------------
 
 
 def test_an_answer_without_code_fails_every_static_criterion(tmp_path: object) -> None:
     verdicts = static.grade(None, {"README.md": "words"}, "c/a/1", list(static.CHECKS))  # type: ignore[arg-type]
-    assert [(v.outcome, v.evidence, v.how) for v in verdicts] == [("fail", "no code", "static")] * 3
+    assert len(verdicts) == len(static.CHECKS)
+    assert {(v.outcome, v.evidence, v.how) for v in verdicts} == {("fail", "no code", "static")}
