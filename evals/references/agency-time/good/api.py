@@ -7,19 +7,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 import logs
 from auth import authenticate
 from domain import Caller, Refused, check_allowed, to_cents
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
 from schemas import (
     EntryChange,
     Filters,
@@ -31,6 +22,14 @@ from schemas import (
     read_cursor,
     write_cursor,
 )
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from store import Store
 
 log = logging.getLogger("api")

@@ -1,7 +1,6 @@
 """Who is calling: a token in, a caller out. What the caller may do is decided in domain.py."""
 
 import jwt
-
 from domain import ROLES, Caller, Refused
 
 ISSUER = "https://login.agency.example"

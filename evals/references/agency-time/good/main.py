@@ -3,11 +3,10 @@
 import logging
 import sys
 
-import uvicorn
-
 import config
 import logs
 import migrate
+import uvicorn
 from api import create_app
 from store import Store
 

@@ -6,9 +6,8 @@ import json
 from datetime import date
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
 from domain import Refused
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 
 def _real_date(text: str) -> str:

@@ -2,9 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 import migrate
+import pytest
 from domain import Caller, Refused, check_allowed, price
 from store import Store
 
