@@ -28,7 +28,7 @@ validate: $(VENV)/.ready
 prove: $(VENV)/.ready  ## known-good services pass, and every mutant is caught
 	@$(HARNESS) prove $(CASES)
 
-bench: $(VENV)/.ready-dev  ## the figures of docs/figures.md, measured again
+bench: $(VENV)/.ready-dev  ## the figures that the project promises, measured
 	$(BIN)/python -m bench
 
 lint: $(VENV)/.ready-dev  ## format, lint and types
