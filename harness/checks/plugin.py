@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import linecache
 import os
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,11 +166,15 @@ class CheckPlugin:
         criteria = _criteria(item)
         self._outcome = {}
         self._meter.take()
+        began = time.monotonic()
         self._send({"begin": item.name, "criteria": criteria})
         result = yield
         outcome = self._outcome or {"outcome": "not_graded", "message": "the check did not run"}
-        delay = round(self._meter.take(), 3)
-        self._send({"test": item.name, "criteria": criteria, "delay": delay, **outcome})
+        measured = {
+            "delay": round(self._meter.take(), 3),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        self._send({"test": item.name, "criteria": criteria, **measured, **outcome})
         return result
 
     @pytest.hookimpl(wrapper=True)

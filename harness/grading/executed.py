@@ -17,11 +17,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeGuard
 
 import harness
 from harness.cases import Case, Runtime, load_suite
 from harness.errors import UserError
 from harness.grading import runtime as runtimes
+from harness.grading import static
 from harness.grading.cell import Cell, CellFactory, Ended, NoCell, python_binds
 from harness.records import Outcome, Verdict
 
@@ -63,6 +65,7 @@ class _Group:
     """What one run of one group reported."""
 
     name: str
+    criteria: set[str]
     results: list[dict[str, object]] = field(default_factory=list)
     running: dict[str, object] | None = None
     starts: bool | None = None
@@ -71,6 +74,8 @@ class _Group:
     error: str = ""
     done: bool = False
     ended: Ended | None = None
+    cpu: float = 0.0
+    """CPU seconds of the grader itself, without the service."""
 
     def line(self, text: str) -> None:
         try:
@@ -92,6 +97,7 @@ class _Group:
             self.error = self.error or record["error"]
         elif "done" in record:
             self.done = True
+            self.cpu = record["cpu"]
             if record["done"] not in (0, 1):
                 self.error = self.error or f"pytest ended with code {record['done']}"
 
@@ -104,19 +110,29 @@ def groups(tests: Path) -> dict[str, set[str]]:
         return {}
     except SyntaxError as error:
         raise UserError(f"{tests}:{error.lineno}: {error.msg}") from None
-    found: dict[str, set[str]] = {}
+    marked: dict[str, set[str]] = {}
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
-            found[node.name] = {
-                str(call.args[0].value)
-                for call in ast.walk(node)
-                if isinstance(call, ast.Call)
-                and isinstance(call.func, ast.Attribute)
-                and call.func.attr == "criterion"
-                and call.args
-                and isinstance(call.args[0], ast.Constant)
-            }
-    return found
+        if isinstance(node, ast.ClassDef):
+            inherited = [marked.get(base.id, set()) for base in node.bases if _is_name(base)]
+            marked[node.name] = _marks(node).union(*inherited)
+    return {name: found for name, found in marked.items() if name.startswith("Test")}
+
+
+def _is_name(node: ast.expr) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name)
+
+
+def _marks(node: ast.ClassDef) -> set[str]:
+    """What ``pytest.mark.criterion(…)`` is called with anywhere in the class."""
+    return {
+        str(call.args[0].value)
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "criterion"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
 
 
 def grade(
@@ -235,6 +251,7 @@ class _Job:
         second = self._run(name, again, alone=True)
         kept = [r for r in first.results if not set(_criteria(r)) & again]
         second.results = kept + second.results
+        second.criteria = criteria
         second.starts = first.starts or second.starts
         return second
 
@@ -264,12 +281,12 @@ class _Job:
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         cell = Cell([sys.executable, "-s", "-m", "harness.checks"], binds, env, config)
-        group = _Group(name)
+        group = _Group(name, criteria)
         try:
             group.ended = cells.run(cell, group.line, timeout=GROUP_S, alone=alone)
         except (NoCell, OSError) as error:
             group.error = str(error)
-        _finish(group, criteria)
+        _finish(group)
         return group
 
     def shipped(self, trial_id: str) -> tuple[Verdict, str]:
@@ -324,7 +341,7 @@ _KILLED = {
 }
 
 
-def _finish(group: _Group, criteria: set[str]) -> None:
+def _finish(group: _Group) -> None:
     """Gives each criterion that a cell's end left open the outcome that this end says."""
     ended = group.ended
     if ended is None or group.done:
@@ -341,7 +358,7 @@ def _finish(group: _Group, criteria: set[str]) -> None:
         message = f"in {record['begin']} the checks did not end: {why}"
         group.results.append({**record, "outcome": "fail", "message": message, "delay": 0})
         reached |= set(_criteria(record))
-    for criterion in sorted(criteria - reached):
+    for criterion in sorted(group.criteria - reached):
         message = f"not reached: {why}"
         group.results.append(
             {"criteria": [criterion], "outcome": "fail", "message": message, "delay": 0}
@@ -356,20 +373,21 @@ def _aggregate(trial_id: str, wanted: Sequence[str], ran: Sequence[_Group]) -> l
             verdicts.append(_verdict(trial_id, criterion, "fail", starts.evidence))
             continue
         results = [r for group in ran for r in group.results if criterion in _criteria(r)]
-        errors = [group.error for group in ran if group.error]
-        failed = [r for r in results if r["outcome"] == "fail"]
-        open_ = [r for r in results if r["outcome"] == "not_graded"]
+        errors = [group.error for group in ran if group.error and criterion in group.criteria]
+        failed = [str(r["message"]) for r in results if r["outcome"] == "fail"]
+        open_ = [str(r["message"]) for r in results if r["outcome"] == "not_graded"]
+        seconds = sum(float(str(r.get("seconds", 0))) for r in results)
+        outcome: Outcome = "pass"
+        evidence = f"{len(results)} {'check' if len(results) == 1 else 'checks'} passed"
+        reason = ""
         if failed:
-            verdicts.append(_verdict(trial_id, criterion, "fail", str(failed[0]["message"])))
-        elif open_:
-            reason = str(open_[0]["message"])
-            verdicts.append(_verdict(trial_id, criterion, "not_graded", reason=reason))
-        elif not results:
-            reason = errors[0] if errors else "no check carries this criterion"
-            verdicts.append(_verdict(trial_id, criterion, "not_graded", reason=reason))
-        else:
-            evidence = f"{len(results)} {'check' if len(results) == 1 else 'checks'} passed"
-            verdicts.append(_verdict(trial_id, criterion, "pass", evidence))
+            outcome, evidence = "fail", failed[0]
+        elif open_ or errors or not results:
+            outcome, evidence = "not_graded", ""
+            reason = [*open_, *errors, "no check carries this criterion"][0]
+        verdicts.append(
+            _verdict(trial_id, criterion, outcome, evidence, reason=reason, seconds=seconds)
+        )
     if ran:
         verdicts.append(starts)
     return verdicts
@@ -470,6 +488,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     case = load_suite(args.evals).select([args.case])[0]
     verdicts, logs = check_folder(case, args.folder, args.criterion, only_group=args.group)
+    if args.group is None:
+        static_ids = [c for c in args.criterion or case.criteria if c in static.CHECKS]
+        files = read_folder(args.folder)
+        verdicts = [v for v in verdicts if v.criterion not in static_ids]
+        verdicts += static.grade(case, files, f"{case.id}/local/1", static_ids)
     for verdict in verdicts:
         print(f"{verdict.outcome:10}  {verdict.criterion:28}  {verdict.evidence or verdict.reason}")
     if args.logs:
