@@ -23,6 +23,8 @@ from typing import Any
 from harness.errors import UserError
 from harness.records import PlannedTrial, Request, Response, Trial, Usage, Verdict, sha256
 
+RESPONSE_KEYS = {"request", "text", "stop_reason", "model", "usage", "seconds", "finished"}
+
 
 class Run:
     """A run folder that is open for reading and, after `lock`, for writing."""
@@ -115,8 +117,13 @@ class Run:
     def responses(self) -> dict[str, dict[str, Any]]:
         """The response index by request digest: the stored line, without the text."""
         if self._responses is None:
-            lines = _read_jsonl(self.folder / "responses.jsonl")
-            self._responses = {line["request"]: line for line in lines}
+            path = self.folder / "responses.jsonl"
+            known: dict[str, dict[str, Any]] = {}
+            for number, line in enumerate(_read_jsonl(path), start=1):
+                if not line.keys() >= RESPONSE_KEYS:
+                    raise UserError(f"{path}: line {number} is no response; it was altered")
+                known.setdefault(line["request"], line)
+            self._responses = known
         return self._responses
 
     def response(self, digest: str) -> Response | None:
@@ -227,9 +234,12 @@ def _read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except ValueError:
-                raise UserError(f"{path}: line {number} is not JSON; it was altered") from None
+                record = None
+            if not isinstance(record, dict):
+                raise UserError(f"{path}: line {number} is not a JSON object; it was altered")
+            yield record
 
 
 def _replace(path: Path, data: str | bytes) -> None:

@@ -260,7 +260,11 @@ class MessagesServer:
 
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
-                call = Call(self, json.loads(self.rfile.read(length) or b"{}"))
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    self.close_connection = True  # the client was killed while it asked
+                    return
+                call = Call(self, json.loads(body or b"{}"))
                 with outer._lock:
                     outer.calls.append(call)
                     step = outer._steps.pop(0) if outer._steps else outer.default
