@@ -26,7 +26,7 @@ validate: $(VENV)/.ready
 	@$(HARNESS) validate
 
 prove: $(VENV)/.ready  ## known-good services pass, and every mutant is caught
-	@$(HARNESS) prove $(CASES)
+	@$(HARNESS) prove $(ARGS)
 
 bench: $(VENV)/.ready-dev  ## the figures that the project promises, measured
 	$(BIN)/python -m bench

@@ -145,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
     prove = command("prove", "author:prove", "Grades the known-good services and their mutants.")
     prove.add_argument("case", nargs="*", help="default: every case")
+    prove.add_argument("--sample", type=_positive, help="so many mutants a case, others each day")
     _evals_option(prove)
     return parser
 
