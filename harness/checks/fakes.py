@@ -174,8 +174,12 @@ class Fake:
 
     @staticmethod
     def _bind(port: int) -> socket.socket:
+        if port == 0:
+            # A port that was asked for by number is kept while the socket does not listen.
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
         listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen(1024)
         return listener
