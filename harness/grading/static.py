@@ -530,7 +530,8 @@ class _Reader:
         for node in self._nodes:
             for name, value in _givings(node):
                 if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                    if value.value:
+                    # Thread(name="worker") and {"name": "worker"} bind no variable `name`.
+                    if value.value and not isinstance(node, ast.Call | ast.Dict):
                         found.setdefault(name, set()).add(value.value)
                 else:
                     texts = _texts_of(value)

@@ -34,16 +34,16 @@ TOKEN = "bt-5e1f0c7a92d84b36"
 NDJSON = "application/x-ndjson"
 MAX_BODY = 8_000_000
 START = datetime(2026, 3, 1, tzinfo=UTC)
+QUARTERS = [(START + timedelta(minutes=15 * n)).strftime("%Y-%m-%dT%H:%M:%SZ") for n in range(96)]
 
 
 # --- files, and how they are sent -------------------------------------------------------------
 
 
 def record(meter: int, quarter: int, kwh: str = '"1.5"', **more: Any) -> str:
-    """A good line: the reading of a meter in the n-th quarter of an hour."""
-    at = (START + timedelta(minutes=15 * quarter)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """A good line: the reading of a meter in the n-th quarter of an hour of a day."""
     rest = "".join(f",{json.dumps(key)}:{json.dumps(value)}" for key, value in more.items())
-    return f'{{"meter":"NL-{meter:07}","time":"{at}","kwh":{kwh}{rest}}}'
+    return f'{{"meter":"NL-{meter:07}","time":"{QUARTERS[quarter]}","kwh":{kwh}{rest}}}'
 
 
 def many(count: int, meter: int = 1, **more: Any) -> bytes:
@@ -366,6 +366,43 @@ class TestIntake:
         expect(finished(service, "once"), 1, 0, 0, "after a re-send and two refused files")
         assert len(readings(service, 20)) == 1, "a refused file's reading was stored"
 
+    @pytest.mark.criterion("data.exact")
+    def test_repeats_are_counted_and_contradictions_kept_apart(self, service: Service) -> None:
+        base = record(40, 4, '"12.5"')
+        lines = [
+            base,
+            record(40, 4, "12.5"),
+            record(40, 4, '"12.500"'),
+            base.replace("01:00:00Z", "02:00:00+01:00"),
+            record(40, 4, '"12.501"'),
+            record(40, 5, "123456789.123"),
+            record(40, 6, '"0.1"'),
+            record(40, 7, "0.3"),
+            record(40, 10, "1.001"),
+        ]
+        push(service, "first", "\n".join(lines).encode())
+        expect(finished(service, "first"), 5, 3, 1, "a file with three repeats and a contradiction")
+        assert rejected(service, "first") == {5: "conflict"}, "line 5 has another value"
+        again = [base, record(40, 6, '"0.2"'), record(40, 8, "2"), record(40, 7, '"0.30"')]
+        push(service, "second", "\n".join(again).encode())
+        expect(finished(service, "second"), 1, 2, 1, "a file that repeats parts of another one")
+        assert rejected(service, "second") == {2: "conflict"}, "line 2 has another value"
+        values = list(readings(service, 40).values())
+        wanted = ["12.500", "123456789.123", "0.100", "0.300", "2.000", "1.001"]
+        assert values == wanted, f"stored values are {values}, wanted {wanted}"
+
+    @pytest.mark.criterion("data.exact")
+    def test_files_with_the_same_readings_at_once_store_them_once(self, service: Service) -> None:
+        body = many(400, meter=5000)
+        at_once(4, lambda index: push(service, f"same-{index}", body))
+        found = [counts(finished(service, f"same-{index}")) for index in range(4)]
+        total = tuple(sum(count) for count in zip(*found, strict=True))
+        assert total == (400, 1200, 0), (
+            f"400 readings in four files at once: stored, duplicates, rejected are {total} in sum"
+        )
+
+    # Last: a line that stalls the service fails this criterion and not those before.
+
     GOOD = (
         record(30, 1, "0.1"),
         record(30, 2, note="a/b").replace("a/b", "a\u2028b\u0085c"),
@@ -443,40 +480,6 @@ class TestIntake:
         )
         assert list(near.values()) == ["1.500"], f"the good line behind them: {near}"
 
-    @pytest.mark.criterion("data.exact")
-    def test_repeats_are_counted_and_contradictions_kept_apart(self, service: Service) -> None:
-        base = record(40, 4, '"12.5"')
-        lines = [
-            base,
-            record(40, 4, "12.5"),
-            record(40, 4, '"12.500"'),
-            base.replace("01:00:00Z", "02:00:00+01:00"),
-            record(40, 4, '"12.501"'),
-            record(40, 5, "123456789.123"),
-            record(40, 6, '"0.1"'),
-            record(40, 7, "0.3"),
-        ]
-        push(service, "first", "\n".join(lines).encode())
-        expect(finished(service, "first"), 4, 3, 1, "a file with three repeats and a contradiction")
-        assert rejected(service, "first") == {5: "conflict"}, "line 5 has another value"
-        again = [base, record(40, 6, '"0.2"'), record(40, 8, "2"), record(40, 7, '"0.30"')]
-        push(service, "second", "\n".join(again).encode())
-        expect(finished(service, "second"), 1, 2, 1, "a file that repeats parts of another one")
-        assert rejected(service, "second") == {2: "conflict"}, "line 2 has another value"
-        values = list(readings(service, 40).values())
-        wanted = ["12.500", "123456789.123", "0.100", "0.300", "2.000"]
-        assert values == wanted, f"stored values are {values}, wanted {wanted}"
-
-    @pytest.mark.criterion("data.exact")
-    def test_files_with_the_same_readings_at_once_store_them_once(self, service: Service) -> None:
-        body = many(400, meter=5000)
-        at_once(4, lambda index: push(service, f"same-{index}", body))
-        found = [counts(finished(service, f"same-{index}")) for index in range(4)]
-        total = tuple(sum(count) for count in zip(*found, strict=True))
-        assert total == (400, 1200, 0), (
-            f"400 readings in four files at once: stored, duplicates, rejected are {total} in sum"
-        )
-
 
 class TestLoad:
     """Everyone comes at once, and some send too much."""
@@ -544,9 +547,7 @@ class TestLoad:
         self, launch: Callable[..., Service], environment: dict[str, str]
     ) -> None:
         service = launch(environment)
-        padding = "x" * 3900
-        lines = [record(7000, n, note=padding) for n in range(1900)]
-        body = "\n".join(lines).encode()
+        body = many(1900, meter=7000, note="x" * 3900)
         peak = 0.0
         over = threading.Event()
 
@@ -581,24 +582,38 @@ class TestLoad:
     def test_reads_are_quick_while_a_full_file_is_processed(self, service: Service) -> None:
         push(service, "seen", record(9000, 1).encode())
         finished(service, "seen")
-        body = many(100_000, meter=20_000)[:MAX_BODY]
-        body = body[: body.rindex(b"\n")]
+        lines = [record(20_000 + n // 96, n % 96, "1") for n in range(MAX_BODY // 61)]
+        body = "\n".join(lines).encode()
+        times: list[float] = []
+        problems: list[str] = []
+        over = threading.Event()
+
+        def read() -> None:
+            with httpx.Client(base_url=service.url, timeout=10, trust_env=False) as client:
+                while not over.wait(0.02):
+                    asked = time.monotonic()
+                    try:
+                        status = client.get("/v1/meters/NL-0009000/readings").status_code
+                    except httpx.TransportError as error:
+                        status = repr(error)
+                    times.append(time.monotonic() - asked)
+                    if status != 200:
+                        problems.append(f"a read got {status} after {times[-1]:.1f} s")
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
         push(service, "full", body)
-        times = []
-        until = time.monotonic() + 2.5
+        until = time.monotonic() + 3
         while time.monotonic() < until and batch(service, "full")["status"] != "done":
-            response = service.http.get("/v1/meters/NL-0009000/readings")
-            assert response.status_code == 200, f"a read gave {response.status_code} meanwhile"
-            times.append(response.elapsed.total_seconds())
-            time.sleep(0.02)
-        worst = max(times, default=0.0)
-        assert worst < 1.5, (
-            f"a read took {worst:.1f} s while a file of 8 MB was processed, wanted 0.5 s"
+            time.sleep(0.1)
+        over.set()
+        reader.join(12)
+        assert not problems, f"while a file of 8 MB was taken in and processed, {problems[0]}"
+        worst = max(times)
+        assert worst < 1.2, (
+            f"while a file of 8 MB was taken in and processed, a read took {worst:.1f} s, "
+            "wanted 0.5 s"
         )
-        asked = time.monotonic()
-        batch(service, "full")
-        waited = time.monotonic() - asked
-        assert waited < 1.5, f"GET of a batch took {waited:.1f} s while it was processed"
 
 
 class TestCrash:
@@ -678,7 +693,7 @@ class TestCrash:
         assert code is not None and seconds < 5.5, f"it still ran {seconds:.1f} s after SIGTERM"
         assert code == 0, f"after SIGTERM it ended with status {code}, wanted 0"
         service.start()
-        expect(finished(service, "stopped", within=10), 30_000, 0, 0, "the file that it stopped in")
+        finished(service, "stopped", within=10)
         expect(finished(service, "half"), 200, 0, 0, "the upload that was half in")
 
 
@@ -710,6 +725,31 @@ class TestBillingDown:
 class TestBillingBack:
     """Billing comes back, or says no."""
 
+    @pytest.mark.criterion("upstream.no_blind_retry")
+    def test_what_it_refused_is_not_sent_again(self, service: Service, billing: Fake) -> None:
+        def handler(call: Call) -> Reply:
+            name = str(call.json["batch_id"])
+            status = int(name[-3:]) if name.startswith("refuse-") else 200
+            return Reply(status, json={"batch": name})
+
+        billing.on("POST", "/v1/notices", handler)
+        refused = ("refuse-400", "refuse-409", "refuse-422")
+        for name in (*refused, "fine"):
+            push(service, name, record(800, 1).encode())
+
+        def settled() -> None:
+            for name in (*refused, "fine"):
+                wanted = "refused" if name in refused else "delivered"
+                told = batch(service, name)["billing"]
+                assert told == wanted, f"billing answered {name}: it shows {told!r}, not {wanted!r}"
+
+        eventually(settled, 8)
+        time.sleep(1.3)
+        for name in refused:
+            calls = [c for c in billing.calls if c.json and c.json["batch_id"] == name]
+            assert len(calls) == 1, f"a notice refused with {name[-3:]} was sent {len(calls)} times"
+        billing.on("POST", "/v1/notices", Reply(202))
+
     @pytest.mark.criterion("upstream.recovery")
     def test_all_that_waited_arrives_in_time(self, service: Service, billing: Fake) -> None:
         billing.fault(faults.Status(500))
@@ -735,37 +775,17 @@ class TestBillingBack:
         for name, ids in event_ids(billing.calls).items():
             assert len(ids) == 1, f"the notice of {name} came under {len(ids)} Event-Ids"
 
-    @pytest.mark.criterion("upstream.no_blind_retry")
-    def test_what_it_refused_is_not_sent_again(self, service: Service, billing: Fake) -> None:
-        seen: set[str] = set()
+    @pytest.mark.criterion("upstream.recovery")
+    def test_a_404_means_later(self, service: Service, billing: Fake) -> None:
+        billing.fault(faults.Sequence([faults.Status(404)]))
+        push(service, "later", record(701, 1).encode())
+        eventually(lambda: len(billing.calls) > 0, 4)
 
-        def handler(call: Call) -> Reply:
-            name = call.json["batch_id"]
-            kind, _, status = name.rpartition("-")
-            if kind == "refuse" or (kind == "later" and name not in seen):
-                seen.add(name)
-                return Reply(int(status), json={"error": name})
-            return Reply(200, json={"ok": True})
+        def arrived() -> None:
+            told = batch(service, "later")["billing"]
+            assert told == "delivered", f"billing answered 404, then 202: it shows {told!r}"
 
-        billing.on("POST", "/v1/notices", handler)
-        refused = ("refuse-400", "refuse-409", "refuse-422")
-        later = ("later-404",)
-        for name in (*refused, *later, "fine-0"):
-            push(service, name, record(800, 1).encode())
-
-        def settled() -> None:
-            for name in (*refused, *later, "fine-0"):
-                wanted = "refused" if name in refused else "delivered"
-                told = batch(service, name)["billing"]
-                assert told == wanted, (
-                    f"billing answered {name}: it shows {told!r}, wanted {wanted}"
-                )
-
-        eventually(settled, 8)
-        time.sleep(1.3)
-        for name in refused:
-            calls = [c for c in billing.calls if c.json and c.json["batch_id"] == name]
-            assert len(calls) == 1, f"a notice refused with {name[-3:]} was sent {len(calls)} times"
+        eventually(arrived, 7.5)
 
 
 class TestOperations:
@@ -801,8 +821,12 @@ class TestOperations:
         time.sleep(0.2)
         told["done"] = metrics.scrape(service) if metrics.find(service) else {}
         billing.fault(None)
-        eventually(lambda: {"story", "other-1", "other-2"} <= delivered(billing), 8)
-        told["calls"] = [c for c in billing.calls if c.json and c.json["batch_id"] == "story"]
+
+        def notices() -> list[Call]:
+            return [c for c in billing.calls if c.json and c.json.get("batch_id") == "story"]
+
+        eventually(notices, 8)
+        told["calls"] = notices()
         return told
 
     @pytest.mark.criterion("logs.structured")
@@ -864,24 +888,28 @@ class TestOperations:
     ) -> None:
         service = launch({**environment, "PROCESSING": "on", "MAX_BACKLOG": "1"})
         live, ready = health.assert_found(service, answer.files)
-        billing.fault(faults.Hang())
+
+        def stays(when: str) -> None:
+            for path, what in ((live, "liveness"), (ready, "readiness")):
+                status = health.status(service, path)
+                assert 200 <= status < 300, (
+                    f"{when}: {what} {path} answers {status or 'nothing'}, wanted 200"
+                )
+
+        billing.fault(faults.Status(503))
         push(service, "notice", record(950, 1).encode())
         finished(service, "notice")
-        billing.clear()
-        eventually(lambda: len(billing.calls) > 0, 5)
+        eventually(lambda: len(billing.calls) > 0, 4)
+        time.sleep(0.3)
+        stays("billing answers 503")
+        billing.fault(faults.Hang())
         service.kill()
         service.environment["PROCESSING"] = "off"
         service.start()
         push(service, "waits", record(950, 2).encode())
         turned = send(service, "too-many", record(950, 3).encode())
         assert turned.status_code == 503, f"with MAX_BACKLOG=1 a second file got {turned}"
-        for path, what in ((live, "liveness"), (ready, "readiness")):
-            for _ in range(3):
-                status = health.status(service, path)
-                assert 200 <= status < 300, (
-                    f"billing is down and the backlog full: {what} {path} answers "
-                    f"{status or 'nothing'}, wanted 200"
-                )
+        stays("billing says nothing and the backlog is full")
 
     @pytest.mark.criterion("config.fails_early")
     def test_wrong_configuration_stops_the_start(
