@@ -416,6 +416,9 @@ class Launched:
     def wait_exit(self, timeout: float) -> int | None:
         return self._code
 
+    def connects(self) -> bool:
+        return self._code is None
+
     def log_text(self) -> str:
         return self._log
 
