@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -60,10 +61,16 @@ def ensure(runtime: Runtime) -> Path:
         # A virtual environment cannot be moved, so it is made in place and marked when whole.
         shutil.rmtree(folder, ignore_errors=True)
         print(f"building the runtime {runtime.id} (once) …", file=sys.stderr, flush=True)
-        _run([python, "-m", "venv", str(folder)], runtime)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q"]
-        pip += ["--disable-pip-version-check", "--no-input", "--prefer-binary"]
-        _run([*pip, "-r", str(runtime.requirements)], runtime)
+        inside = str(folder / "bin" / "python")
+        if importlib.util.find_spec("pip"):
+            # Our own pip installs into it, so that services find none.
+            _run([python, "-m", "venv", "--without-pip", str(folder)], runtime)
+            pip = [sys.executable, "-m", "pip", "--python", inside]
+        else:
+            _run([python, "-m", "venv", str(folder)], runtime)
+            pip = [inside, "-m", "pip"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--prefer-binary"]
+        _run([*pip, "install", *options, "-r", str(runtime.requirements)], runtime)
         ready.write_text(version + "\n")
     return folder
 
@@ -77,6 +84,6 @@ def _run(command: list[str], runtime: Runtime) -> None:
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()[-8:]
         raise UserError(
-            f"runtime {runtime.id}: `{' '.join(command[:4])} …` failed; "
+            f"runtime {runtime.id}: `{' '.join(command[1:4])} …` failed; "
             f"it needs the package index:\n" + "\n".join(lines)
         )
