@@ -57,6 +57,11 @@ def me(service: Service, token: str) -> httpx.Response:
     return service.http.get("/me", headers={"Authorization": f"Bearer {token}"})
 
 
+def core(account: dict[str, Any]) -> dict[str, Any]:
+    """The contract's fields of an account."""
+    return {name: account.get(name) for name in ("id", "email", "name", "created_at")}
+
+
 def good(response: httpx.Response, status: int, what: str) -> Any:
     assert response.status_code == status, (
         f"{what} gave {response.status_code}, wanted {status}: {response.text[:160]!r}"
@@ -84,9 +89,9 @@ class TestContract:
         assert "created_at" in account, f"a new account has no created_at: {account}"
         token = good(log_in(service, email), 200, "logging in")["token"]
         own = good(me(service, token), 200, "GET /me")
-        assert own == account, f"GET /me gave {own}, the account is {account}"
+        assert core(own) == core(account), f"GET /me gave {own}, the account is {account}"
         found = good(look_up(service, email), 200, "the support look-up")
-        assert found.items() >= account.items(), f"the look-up gave {found}, wanted {account}"
+        assert core(found) == core(account), f"the look-up gave {found}, wanted {account}"
 
     @pytest.mark.criterion("api.contract")
     def test_one_account_for_an_address(self, service: Service) -> None:
@@ -227,11 +232,13 @@ class TestGuessing:
             except httpx.TransportError:
                 return 0  # slowed down so much that the guesser gave up
 
-        statuses = Counter(at_once(12, guess) + at_once(12, lambda i: guess(12 + i)))
+        statuses: Counter[int] = Counter()
+        for turn in range(3):
+            statuses.update(at_once(8, lambda i, turn=turn: guess(8 * turn + i)))  # type: ignore[misc]
         tried = statuses[401]
         assert set(statuses) <= {401, 429, 403, 423, 503, 0}, f"24 guesses gave {dict(statuses)}"
         assert tried <= 14, (
-            f"of 24 guesses at one account, 12 at a time, {tried} were checked; ten in a minute "
+            f"of 24 guesses at one account, 8 at a time, {tried} were checked; ten in a minute "
             f"are allowed ({dict(statuses)})"
         )
         status = 0
@@ -404,8 +411,9 @@ class TestRestart:
         service.start()
         for account in (*accounts, last):
             found = good(look_up(service, account["email"]), 200, "the look-up after a kill")
-            assert found.items() >= account.items(), f"after a kill {account} is {found}"
-        assert good(me(service, token), 200, "a token after a kill") == accounts[0]
+            assert core(found) == core(account), f"after a kill {account} is {found}"
+        own = good(me(service, token), 200, "GET /me with a token from before the kill")
+        assert core(own) == core(accounts[0]), f"after a kill the token is that of {own}"
         good(log_in(service, last["email"]), 200, "logging in after a kill")
 
     @pytest.mark.criterion("config.fails_early")
