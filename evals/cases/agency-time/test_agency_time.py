@@ -95,6 +95,12 @@ class Person:
         return good(self.get("/v1/reports/monthly", month=month), 200, "the monthly report")
 
 
+def core(entry: dict[str, Any]) -> dict[str, Any]:
+    """The contract's fields of an entry."""
+    names = ("id", "project_id", "user_id", "date", "minutes", "note")
+    return {name: entry.get(name) for name in names}
+
+
 def good(response: httpx.Response, status: int, what: str) -> Any:
     assert response.status_code == status, (
         f"{what} gave {response.status_code}, wanted {status}: {response.text[:160]!r}"
@@ -143,12 +149,13 @@ class TestContract:
     def test_projects(self, agency: Agency) -> None:
         made = agency.owner.new_project("Website", "87.50")
         assert isinstance(made["id"], str), f"the id of a project is no string: {made}"
-        assert made == {"id": made["id"], "name": "Website", "hourly_rate": "87.50"} | made
+        wanted = {"name": "Website", "hourly_rate": "87.50"}
+        assert made.items() >= wanted.items(), f"a new project is {made}, wanted {wanted}"
         agency.owner.new_project("Annual report", "9.00")
         listed = good(agency.owner.get("/v1/projects"), 200, "listing projects")["items"]
         found = [(project["name"], project["hourly_rate"]) for project in listed]
-        wanted = [("Annual report", "9.00"), ("Website", "87.50")]
-        assert found == wanted, f"the projects are listed as {found}, wanted {wanted}"
+        by_name = [("Annual report", "9.00"), ("Website", "87.50")]
+        assert found == by_name, f"the projects are listed as {found}, wanted {by_name}"
 
     @pytest.mark.criterion("api.contract")
     def test_an_entry_from_log_to_edit(self, agency: Agency) -> None:
@@ -163,11 +170,12 @@ class TestContract:
         assert agency.member.etag(entry["id"]) == first, "GET gives another ETag than the POST did"
         response = agency.member.patch(entry["id"], first, {"note": "call with client"})
         changed = good(response, 200, "PATCH with the present ETag")
-        assert changed == {**entry, "note": "call with client"}, f"PATCH of note gave {changed}"
+        wanted["note"] = "call with client"
+        assert core(changed) == {**wanted, "id": entry["id"]}, f"PATCH of note gave {changed}"
         second = response.headers.get("etag")
         assert second and second != first, f"after the edit the ETag is {second!r}, was {first!r}"
         read = good(agency.member.get(f"/v1/entries/{entry['id']}"), 200, "reading an entry")
-        assert read == changed, f"after the PATCH a GET gives {read}"
+        assert core(read) == core(changed), f"after the PATCH a GET gives {read}"
 
     @pytest.mark.criterion("api.contract")
     def test_statuses_of_an_edit(self, agency: Agency) -> None:
@@ -225,6 +233,8 @@ class TestContract:
             "a key used again": owner.send_entry(project, {"date": MARCH, "minutes": 2}, "once"),
         }
         for what, response in tried.items():
+            if response.status_code < 400:
+                continue  # wrongly let through: what that breaks is another criterion's
             told = f"{what} ({response.status_code}): {response.text[:120]!r}"
             try:
                 error = response.json()["error"]
@@ -408,11 +418,12 @@ class TestWho:
         }
         for what, act in acts.items():
             for who in (other.owner, other.member):
-                theirs = act(who, entry["id"], project)
-                assert theirs.status_code == 404, (
+                theirs, never = act(who, entry["id"], project), act(who, nobody, nobody)
+                # An ETag that no version ever had may be refused before anything is looked up.
+                wanted = (404, 412) if "stale" in what and never.status_code == 412 else (404,)
+                assert theirs.status_code in wanted, (
                     f"{what} of another tenant as {who.role} gave {theirs.status_code}, wanted 404"
                 )
-                never = act(who, nobody, nobody)
                 assert _shape(theirs, entry["id"], project) == _shape(never, nobody), (
                     f"{what} tells another tenant's id from one that never was: "
                     f"{theirs.text[:120]!r} and {never.text[:120]!r}"
@@ -420,7 +431,7 @@ class TestWho:
         read = good(other.viewer.get("/v1/entries"), 200, "listing")["items"]
         assert read == [], f"a viewer of another tenant sees {read}"
         now = good(agency.owner.get(f"/v1/entries/{entry['id']}"), 200, "GET")
-        assert now == entry, f"another tenant changed an entry: {now}"
+        assert core(now) == core(entry), f"another tenant changed an entry: {now}"
         assert len(agency.owner.entries()) == 1, "another tenant logged time in this one"
 
     @pytest.mark.criterion("authz.tenant")
@@ -570,7 +581,8 @@ class TestWho:
 
         wrong = wrong_ones(tried())
         assert not wrong, wrong
-        assert agency.owner.entries() == [entry], "a body with foreign fields had an effect"
+        now = [core(item) for item in agency.owner.entries()]
+        assert now == [core(entry)], f"a body with foreign fields had an effect: {now}"
         assert other.owner.entries() == [], "a body put an entry into another tenant"
 
 
@@ -582,13 +594,13 @@ def _shape(response: httpx.Response, *ids: str) -> Any:
     try:
         body = json.loads(text)
     except ValueError:
-        return text
+        return response.status_code, text
     if isinstance(body, dict):
         for inner in (body, body.get("error")):
             for name in ("request_id", "requestId", "timestamp", "trace_id"):
                 if isinstance(inner, dict):
                     inner.pop(name, None)
-    return body
+    return response.status_code, body
 
 
 class TestTwice:
