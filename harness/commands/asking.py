@@ -108,7 +108,19 @@ async def _collect(
                     file=sys.stderr,
                 )
 
-        model = Live(base_url=args.base_url, concurrency=args.concurrency, budget=budget)
+        told: set[str] = set()
+
+        def on_retry(request: Request, error: ModelError, wait: float) -> None:
+            if error.kind not in told:
+                told.add(error.kind)
+                print(f"{what}: {error}; trying again in {wait:.0f} s", file=sys.stderr)
+
+        model = Live(
+            base_url=args.base_url,
+            concurrency=args.concurrency,
+            budget=budget,
+            on_retry=on_retry,
+        )
         try:
             return await collect(
                 requests, model, run, concurrency=args.concurrency, on_event=on_event

@@ -51,10 +51,14 @@ class Claim(IntEnum):
 
 def parse_answer(text: str) -> ParsedAnswer:
     """The files and the prose of an answer. Never raises; what is refused is a problem."""
-    answer = ParsedAnswer()
+    answer = _parsed(_unwrapped(text[:MAX_TEXT]))
     if len(text) > MAX_TEXT:
         answer.problems.append(f"the answer is cut at {MAX_TEXT:,} characters")
-        text = text[:MAX_TEXT]
+    return answer
+
+
+def _parsed(text: str) -> ParsedAnswer:
+    answer = ParsedAnswer()
     lines, mended = mend(re.sub(r"\r\n?", "\n", text).split("\n"))
     answer.problems.extend(mended)
     prose = list(lines)
@@ -73,6 +77,18 @@ def parse_answer(text: str) -> ParsedAnswer:
         answer.problems.append(f"{total:,} bytes of files; {ASKED_BYTES:,} were allowed")
     body = re.sub(r"\n{3,}", "\n\n", "\n".join(prose)).strip()
     return ParsedAnswer(answer.files, body, answer.problems)
+
+
+def _unwrapped(text: str) -> str:
+    """The text, or what a block of Markdown holds that is the whole answer, blocks and all."""
+    whole = re.fullmatch(
+        r"(`{3,}|~{3,})(?:markdown|md)[ \t]*\r?\n(.*\n)\1\s*", text.lstrip(), re.DOTALL
+    )
+    if whole is None:
+        return text
+    # A bare fence would close the block: then it is only the first of several.
+    first = re.search(r"^[ \t]*(?:`{3,}|~{3,})(.*)$", whole[2], re.MULTILINE)
+    return whole[2] if first and first[1].strip() else text
 
 
 @dataclass(frozen=True)
@@ -414,7 +430,7 @@ def clean_path(path: str) -> tuple[str | None, str]:
 
 _FENCE = re.compile(r"([ \t]*)(`{3,}|~{3,})([^`\n]*)")
 _BULLET = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s")
-_LOOK_AHEAD = 400
+_LOOK_AHEAD = 200
 """Fence lines that are looked at to find where a block ends: bounds the time on hostile text."""
 
 

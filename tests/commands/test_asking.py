@@ -157,3 +157,13 @@ def test_failures_are_told_in_a_line_for_each_sort(
     lines = [line for line in capsys.readouterr().err.splitlines() if "missing" in line]
     assert lines == ["answers: 3 missing, bad_request: HTTP 400: too long"]
     assert run.responses() == {}
+
+
+def test_first_retry_of_each_sort_is_told(
+    server: MessagesServer, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.plan(*[Fault.status(529, "overloaded_error", "busy")] * 2)
+    assert ask(run, requests_of(run), options(server, yes=True), what="answers") == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "trying again" in line]
+    assert len(told) == 1
+    assert told[0].startswith("answers: overloaded: HTTP 529: busy; trying again in")

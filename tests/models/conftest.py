@@ -12,7 +12,7 @@ from harness.models.live import Live, Patience
 from harness.records import PlannedTrial, Request, Trial
 from harness.store import Run
 
-IMPATIENT = Patience(attempts=4, base=0.01, cap=0.05, connect=2, silence=0.25, idle=0.25, whole=5)
+IMPATIENT = Patience(attempts=4, base=0.01, cap=0.05, connect=20, silence=20, idle=20, whole=60)
 
 
 @pytest.fixture(autouse=True)

@@ -177,16 +177,18 @@ def test_no_more_at_once_than_asked(
 def test_mixed_weather(server: MessagesServer, live: Callable[..., Live], new_run: NewRun) -> None:
     run = new_run(20)
     bad = requests_of(run)[5].messages[0]["content"]
-    faults = iter([Fault.status(529), Fault.cut(reset=True), Fault.malformed(), Fault.drop()] * 4)
-    lock = threading.Lock()
+    faults = [Fault.status(529), Fault.cut(reset=True), Fault.malformed(), Fault.drop()]
+    seen: set[str] = set()
 
     def weather(call: Call) -> None:
-        if call.body["messages"][0]["content"] == bad:
+        text = call.body["messages"][0]["content"]
+        if text == bad:
             step = Fault.status(400, "invalid_request_error")
+        elif text in seen:
+            step = Answer(text)
         else:
-            with lock:
-                fault = next(faults, None) if len(server.calls) % 2 else None
-            step = fault or Answer(call.body["messages"][0]["content"])
+            seen.add(text)
+            step = faults[len(seen) % 4]
         step(call)
 
     server.default = weather
