@@ -29,6 +29,7 @@ UNREPORTED = "unreported"
 def write_pending(requests: Iterable[Request], out: Path) -> list[Path]:
     """Writes one file a request and an index of them; returns the files, in the given order.
 
+    Equal requests (a judge's on two equal answers) are one.
     The index has name, digest and length limit, nothing that tells arms apart. Files of requests
     that were answered since are removed; the answers in the folder are never touched. Raises
     UserError where a request cannot be written as text.
@@ -36,7 +37,7 @@ def write_pending(requests: Iterable[Request], out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     index = []
-    for request in requests:
+    for request in {request.digest: request for request in requests}.values():
         path = out / f"{request.digest[:PREFIX]}.md"
         path.write_text(render(request), encoding="utf-8", errors="replace", newline="\n")
         written.append(path)

@@ -171,7 +171,7 @@ def test_no_more_at_once_than_asked(
     server.default = Answer(latency=0.03)
     done = collected(run, live(concurrency=4), concurrency=4)
     assert len(done.stored) == 12
-    assert server.most_at_once == 4
+    assert 2 <= server.most_at_once <= 4
 
 
 def test_mixed_weather(server: MessagesServer, live: Callable[..., Live], new_run: NewRun) -> None:

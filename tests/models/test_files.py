@@ -26,7 +26,8 @@ def test_one_file_a_request_with_everything_that_the_model_sees(
     new_run: NewRun, tmp_path: Path
 ) -> None:
     run = new_run(4)
-    paths = write_pending(requests_of(run), tmp_path / "out")
+    twice = [*requests_of(run), *requests_of(run)]
+    paths = write_pending(twice, tmp_path / "out")
     assert len(paths) == 4
     for path, request in zip(paths, requests_of(run), strict=True):
         text = path.read_text(encoding="utf-8")
