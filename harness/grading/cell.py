@@ -653,7 +653,9 @@ def usage(root: int, *, precise_above: int = 0) -> tuple[int, int]:
 def _proportional(pid: int, resident: int) -> int:
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
+    except PermissionError:
         return resident
+    except OSError:
+        return 0  # it is ending, and gives its memory back
     found = re.search(r"^Pss:\s+(\d+) kB", text, re.M)
     return int(found[1]) << 10 if found else resident

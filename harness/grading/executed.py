@@ -8,7 +8,9 @@ import atexit
 import compileall
 import contextlib
 import functools
+import importlib.util
 import json
+import os
 import re
 import shutil
 import sys
@@ -163,8 +165,9 @@ def grade(
         missing = [_verdict(trial_id, c, "fail", "the answer has no file") for c in wanted]
         return [*missing, _verdict(trial_id, STARTS, "fail", "the answer has no file")], {}
     report = cells.probe()
-    if not report.ok or case.runtime is None:
-        reason = report.reason or "the case has no runtime"
+    reason = report.reason or _unreadable()
+    if reason or case.runtime is None:
+        reason = reason or "the case has no runtime"
         return [_verdict(trial_id, c, "not_graded", reason=reason) for c in [*wanted, STARTS]], {}
     environment = runtimes.ensure(case.runtime)
     to_run = {n: c & set(wanted) for n, c in by_group.items() if c & set(wanted)}
@@ -435,6 +438,25 @@ def _neutral(verdict: Verdict, job: _Job) -> Verdict:
     return replace(
         verdict, evidence=job.neutral(verdict.evidence), reason=job.neutral(verdict.reason)
     )
+
+
+def _unreadable() -> str:
+    """Why the user that root becomes could not run our own Python; empty if it can."""
+    if os.geteuid() != 0:
+        return ""
+    prefix = Path(sys.prefix)
+    spec = importlib.util.find_spec("pytest")
+    needed = [Path(spec.origin)] if spec and spec.origin else []
+    for path in [*needed, prefix / "bin"]:
+        inside = [path, *(parent for parent in path.parents if parent.is_relative_to(prefix))]
+        for place in inside:
+            wanted = 0o005 if place.is_dir() else 0o004
+            if place.stat().st_mode & wanted != wanted:
+                return (
+                    f"started by root, cells run as another user, who cannot read {place}; "
+                    f"mend it with: chmod -R o+rX {prefix}"
+                )
+    return ""
 
 
 def _case_files(case: Case) -> dict[str, str]:

@@ -109,7 +109,7 @@ def tool(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def small(tool: Path, **options: bool) -> CellFactory:
+def small(tool: Path | None = None, **options: bool) -> CellFactory:
     """A factory whose cells are narrow, so that a bomb goes off quickly."""
     limits = Limits(memory_mb=256, processes=60, disk_mb=32, file_mb=16)
     return CellFactory(tool=tool, limits=limits, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,6 +143,19 @@ def test_without_a_cell_nothing_is_run_and_the_reason_is_told(grade: Grade, tmp_
     assert {v.outcome for v in verdicts.values()} == {"not_graded"}
     assert all("no cell can be built here: /bin/false" in v.reason for v in verdicts.values())
     assert not proof.exists()
+
+
+def test_packages_that_the_cells_user_cannot_read_are_named_with_the_mend(
+    grade: Grade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin").chmod(0o700)
+    monkeypatch.setattr(executed.sys, "prefix", str(tmp_path / "venv"))
+    verdict = grade(check(), service())["x.one"]
+    assert verdict.outcome == "not_graded"
+    assert verdict.reason.endswith(f"mend it with: chmod -R o+rX {tmp_path / 'venv'}")
 
 
 def test_a_check_that_does_not_end_fails_and_so_does_what_was_not_reached(

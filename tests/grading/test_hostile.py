@@ -67,7 +67,7 @@ def test_the_network_is_a_loopback_of_its_own(grade: Grade, tool: Path) -> None:
 
 
 def test_nothing_of_the_user_or_of_the_checks_can_be_seen(
-    grade: Grade, tool: Path, monkeypatch: pytest.MonkeyPatch
+    grade: Grade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-the-user")
     home = str(Path.home())
@@ -95,7 +95,7 @@ def test_nothing_of_the_user_or_of_the_checks_can_be_seen(
             found += ["passwd"] if "root" in passwd else []
             return found
     """)
-    verdicts = grade(probe("assert got == [], got"), files, cells=CellFactory(tool=tool))
+    verdicts = grade(probe("assert got == [], got"), files, cells=CellFactory())
     assert verdicts["x.one"].outcome == "pass", verdicts
 
 
@@ -167,7 +167,7 @@ def test_a_fork_bomb_is_bounded(grade: Grade, tool: Path, use_cgroup: bool) -> N
     assert verdicts["x.one"].outcome == "pass", verdicts
 
 
-def test_a_full_disk_is_its_own(grade: Grade, tool: Path) -> None:
+def test_a_full_disk_is_its_own(grade: Grade) -> None:
     files = service("""
         def answer(path):
             written = {}
@@ -195,31 +195,43 @@ def test_a_full_disk_is_its_own(grade: Grade, tool: Path) -> None:
         'assert got["/data"] <= 32 and got["/tmp"] <= 8 and got["/dev/shm"] <= 8, got\n'
         '        assert 0 < got["one file"] <= 16, got'
     )
-    verdicts = grade(probe(body), files, cells=small(tool))
+    verdicts = grade(probe(body), files, cells=small())
     assert verdicts["x.one"].outcome == "pass", verdicts
 
 
 @pytest.mark.parametrize("use_cgroup", [True, False], ids=["cgroup", "supervisor"])
-def test_the_memory_of_a_family_is_bounded(grade: Grade, tool: Path, use_cgroup: bool) -> None:
+def test_the_memory_of_a_family_is_bounded(grade: Grade, use_cgroup: bool) -> None:
     files = service("""
-        import time
+        import re, time
+        def held():
+            total = 0
+            for pid in os.listdir("/proc"):
+                try:
+                    text = open(f"/proc/{pid}/smaps_rollup").read()
+                    total += int(re.search(r"^Pss: +([0-9]+) kB", text, re.M)[1])
+                except (OSError, TypeError):
+                    pass
+            return total >> 10
         def answer(path):
             for _ in range(12):
                 if os.fork() == 0:
-                    held = bytearray(os.urandom(1 << 20) * 100)
+                    mine = bytearray(os.urandom(1 << 20) * 100)
                     time.sleep(60)
                     os._exit(0)
-            time.sleep(4)
-            total = 0
-            for pid in os.listdir("/proc"):
-                if pid.isdigit():
-                    total += int(open(f"/proc/{pid}/statm").read().split()[1]) * 4096
-            return total >> 20
+            most, end = 0, time.monotonic() + 8
+            while time.monotonic() < end and most < 600:
+                most = max(most, held())
+                try:
+                    if os.waitpid(-1, os.WNOHANG)[0]:
+                        end = min(end, time.monotonic() + 1)
+                except ChildProcessError:
+                    break
+                time.sleep(0.05)
+            return most
     """)
-    cells = small(tool, use_cgroup=use_cgroup)
+    cells = small(use_cgroup=use_cgroup)
     if use_cgroup and "cgroup" not in cells.probe().limits["memory"]:
         pytest.skip("no cgroup is writable here")
-    began = time.monotonic()
     verdicts = grade(probe("assert got < 300, f'{got} MB held'"), files, cells=cells)
     if use_cgroup:
         # The kernel kills what is too much: the children, and perhaps the service with them.
@@ -227,7 +239,6 @@ def test_the_memory_of_a_family_is_bounded(grade: Grade, tool: Path, use_cgroup:
     else:
         assert verdicts["x.one"].outcome == "fail"
         assert "memory" in verdicts["x.one"].evidence, verdicts
-    assert time.monotonic() - began < 15
 
 
 MARKER = "outlives-the-grader"
@@ -326,7 +337,7 @@ print(json.dumps([verdict.to_json() for verdict in verdicts]))
 """
 
 
-def test_a_flood_of_log_lines_fills_nothing(make_case: Callable[..., object], tool: Path) -> None:
+def test_a_flood_of_log_lines_fills_nothing(make_case: Callable[..., object]) -> None:
     from harness.grading import executed
 
     case = make_case("""
@@ -334,7 +345,7 @@ def test_a_flood_of_log_lines_fills_nothing(make_case: Callable[..., object], to
         @pytest.mark.criterion("x.one")
         def test_it(self, service):
             import resource, time
-            time.sleep(3)
+            time.sleep(1.5)
             assert len(service.log_text()) < 5_000_000
             assert service.http.get("/").status_code == 200
             assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200_000
@@ -350,14 +361,12 @@ def test_a_flood_of_log_lines_fills_nothing(make_case: Callable[..., object], to
         threading.Thread(target=flood, daemon=True).start()
     """,
     )
-    verdicts, logs = executed.grade(
-        case, files, "c/a/1", criteria=["x.one"], cells=CellFactory(tool=tool)
-    )
+    verdicts, logs = executed.grade(case, files, "c/a/1", criteria=["x.one"], cells=CellFactory())
     assert verdicts[0].outcome == "pass", verdicts
     assert 0 < len(logs["TestIt"]) < 70_000
 
 
-def test_files_of_the_answer_do_not_run_in_the_grader(grade: Grade, tool: Path) -> None:
+def test_files_of_the_answer_do_not_run_in_the_grader(grade: Grade) -> None:
     turn = """
 import pytest
 @pytest.hookimpl(tryfirst=True, hookwrapper=True)
@@ -378,12 +387,12 @@ def pytest_runtest_makereport(item, call):
         "pyproject.toml": '[tool.pytest.ini_options]\naddopts = "--collect-only"\n',
         "test_small.py": "def test_it(): pass",
     }
-    verdicts = grade(probe('assert got == "right", got'), files, cells=CellFactory(tool=tool))
+    verdicts = grade(probe('assert got == "right", got'), files, cells=CellFactory())
     assert verdicts["x.one"].outcome == "fail", verdicts
     assert verdicts["x.one"].evidence == "wrong"
 
 
-def test_it_can_neither_signal_nor_trace_the_grader(grade: Grade, tool: Path) -> None:
+def test_it_can_neither_signal_nor_trace_the_grader(grade: Grade) -> None:
     files = service("""
         import ctypes, signal
         def answer(path):
@@ -414,7 +423,7 @@ def test_it_can_neither_signal_nor_trace_the_grader(grade: Grade, tool: Path) ->
             traced = service.http.get("/trace").json()
             assert traced in ([], [1]), traced
     """
-    verdicts = grade(text, files, criteria=("x.one", "x.two"), cells=CellFactory(tool=tool))
+    verdicts = grade(text, files, criteria=("x.one", "x.two"), cells=CellFactory())
     assert {v.outcome for v in verdicts.values()} == {"pass"}, verdicts
 
 
