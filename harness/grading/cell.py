@@ -108,6 +108,10 @@ class NoCell(Exception):
     """No cell can be built on this machine; the message says why."""
 
 
+class Interrupted(Exception):
+    """The factory was stopped: what ran was ended, and nothing was found out."""
+
+
 class Gate:
     """At most `places` at once, or one alone: a check that is timed can have the machine."""
 
@@ -163,6 +167,8 @@ class CellFactory:
         self._tools = [tool] if tool else find_tools()
         self._use_cgroup = use_cgroup
         self._probe_lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
 
     # --- what this machine offers -----------------------------------------------------------
 
@@ -289,15 +295,26 @@ class CellFactory:
         timeout: float,
         alone: bool = False,
     ) -> Ended:
-        """Runs a cell to its end, when there is a place for it; raises NoCell if none can be.
+        """Runs a cell to its end, when there is a place for it.
 
-        `on_line` is called, from this thread, for every line that comes out of the pipe.
+        Raises NoCell if none can be built, and Interrupted after `stop`. `on_line` is called, from this thread, for every line that comes out of the pipe.
         """
         report = self.probe()
         if not report.ok:
             raise NoCell(report.reason)
         with self.gate.enter(alone=alone):
-            return self._run(cell, on_line, timeout)
+            if self._stopped:
+                raise Interrupted
+            ended = self._run(cell, on_line, timeout)
+        if self._stopped:
+            raise Interrupted
+        return ended
+
+    def stop(self) -> None:
+        """Ends every cell that runs; this factory starts no other."""
+        self._stopped = True
+        for process in list(self._running):
+            _kill(process)
 
     def _run(
         self, cell: Cell, on_line: Callable[[str], None], timeout: float, *, probing: bool = False
@@ -331,6 +348,9 @@ class CellFactory:
                 )
             finally:
                 os.close(write_fd)
+            self._running.add(process)
+            if self._stopped:
+                _kill(process)
             supervisor = None
             if guard is None and not probing:
                 supervisor = Supervisor(process, self.limits)
@@ -339,6 +359,7 @@ class CellFactory:
                 output, killed = _pump(process, read_fd, on_line, began + timeout)
             finally:
                 _end(process)
+                self._running.discard(process)
                 os.close(read_fd)
             if supervisor is not None:
                 killed = supervisor.stop() or killed
@@ -478,12 +499,16 @@ def _pump(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Ends the cell: its first process dies, and with it all that its pid namespace holds."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    _kill(process)
     process.wait()
     if process.stdout is not None:
         process.stdout.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _output(command: list[str]) -> str:
@@ -612,8 +637,7 @@ class Supervisor:
             elif tasks > 2 * self._limits.processes:
                 self._reason = "processes"
             if self._reason:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
+                _kill(self._process)
                 return
 
 

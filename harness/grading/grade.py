@@ -82,9 +82,16 @@ def grade(
 
     with ThreadPoolExecutor(max_workers=side_by_side) as pool:
         futures = {pool.submit(one, trial, response): trial for trial, response in answers.items()}
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            on_progress(Progress(futures[future], done, len(futures)))
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                on_progress(Progress(futures[future], done, len(futures)))
+        except BaseException:
+            # Ctrl-C, most often: what runs is ended and leaves no verdict, the rest never starts.
+            pool.shutdown(wait=False, cancel_futures=True)
+            if cells is not None:
+                cells.stop()
+            raise
 
 
 def judge_requests(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from harness.cases import Case
 from harness.errors import UserError
 from harness.grading import executed
-from harness.grading.cell import Cell, CellFactory, Ended, Gate, Limits
+from harness.grading.cell import Cell, CellFactory, Ended, Gate, Interrupted, Limits
 from harness.records import Verdict
 from tests.grading.conftest import service
 
@@ -339,6 +341,19 @@ def test_evidence_is_one_printable_line(grade: Grade) -> None:
     assert evidence.isprintable()
 
 
+def test_grading_that_is_stopped_ends_at_once_without_a_verdict(grade: Grade) -> None:
+    cells = CellFactory(jobs=1)
+    text = check("import time; time.sleep(50)") + check("pass").replace("TestIt", "TestOther")
+    timer = threading.Timer(3.0, cells.stop)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        grade(text, service(), criteria=BOTH, cells=cells)
+    assert time.monotonic() - began < 20
+    with pytest.raises(Interrupted):
+        grade(text, service(), cells=cells)
+
+
 # --- tests.shipped --------------------------------------------------------------------------------
 
 
@@ -434,9 +449,6 @@ def test_a_file_that_leaves_the_folder_is_refused(grade: Grade) -> None:
 
 
 def test_an_alone_cell_waits_for_all_and_all_wait_for_it() -> None:
-    import threading
-    import time
-
     gate, seen, inside = Gate(2), [], []
 
     def work(alone: bool) -> None:
