@@ -297,7 +297,8 @@ class CellFactory:
     ) -> Ended:
         """Runs a cell to its end, when there is a place for it.
 
-        Raises NoCell if none can be built, and Interrupted after `stop`. `on_line` is called, from this thread, for every line that comes out of the pipe.
+        Raises NoCell if none can be built, and Interrupted after `stop`. `on_line` is called,
+        from this thread, for every line that comes out of the pipe.
         """
         report = self.probe()
         if not report.ok:

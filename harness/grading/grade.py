@@ -1,4 +1,4 @@
-"""Stage three: verdicts on the stored answers of a run. Knows no model; asks a judge it is handed."""
+"""Stage three: verdicts on a run's stored answers. Knows no model; asks a judge it is handed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.cases import Case, Suite
 from harness.grading import executed, judged, static
 from harness.grading.cell import CellFactory
 from harness.grading.parse import parse_answer
-from harness.records import Request, Response, Trial, Verdict
+from harness.records import Request, Response, Trial
 from harness.store import Run
 
 Ask = Callable[[Sequence[Request]], None]
