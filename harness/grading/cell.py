@@ -33,7 +33,7 @@ UID = 64711
 """The uid that root becomes: above all ranges that distributions hand out."""
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-SERVICE_FILES, SERVICE_DATA = "/app", "/data"
+SERVICE_FILES = "/app"
 
 ETC = {
     "passwd": "service:x:1234:1234::/tmp:/bin/sh\ngrader:x:1000:1000::/tmp:/bin/sh\n",
