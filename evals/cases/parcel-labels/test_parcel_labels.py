@@ -5,6 +5,7 @@ harness check parcel-labels evals/references/parcel-labels/good
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -39,7 +40,12 @@ TOKEN = "pst-live-7Yq2mZ8wK4"
 REFERENCE = re.compile(r"[A-Za-z0-9-]{1,40}")
 ANSWER_S = 3.5
 """The prompt says 3 s; half a second is for a busy machine."""
+PATIENCE_S = 6.0
 NUMBERS = count(1)
+
+
+class NoAnswer(AssertionError):
+    """A scanner waited in vain."""
 
 
 class Carrier:
@@ -118,7 +124,14 @@ class Parcel:
 
     def post(self, service: Service, **headers: str) -> httpx.Response:
         sent = {"Idempotency-Key": self.key, **headers}
-        return service.http.post("/shipments", json=self.body(), headers=sent)
+        try:
+            return service.http.post(
+                "/shipments", json=self.body(), headers=sent, timeout=PATIENCE_S
+            )
+        except httpx.TimeoutException:
+            raise NoAnswer(
+                f"POST /shipments had no answer after {PATIENCE_S:g} s, scanners give up after 3 s"
+            ) from None
 
 
 def is_taken(reply: httpx.Response, *statuses: int, when: str = "") -> dict[str, Any]:
@@ -264,22 +277,24 @@ class TestNormalDay:
 
     @pytest.mark.criterion("idempotency.concurrent")
     def test_the_same_parcel_many_times_at_once(self, service: Service, carrier: Carrier) -> None:
-        parcel = Parcel()
-        carrier.delay = 0.3
-        try:
-            idempotency.assert_one_effect(
-                lambda _: parcel.post(service),
-                lambda: carrier.billed(parcel.name),
-                n=15,
-                statuses=(201, 202),
-                meanwhile=(),
-                same=lambda reply: reply.json()["id"],
-            )
-        finally:
-            carrier.delay = 0.0
-        again = is_taken(parcel.post(service), 201, when="the same key once more")
-        assert again["status"] == "labelled", f"once more, it is {again['status']}"
-        assert carrier.billed(parcel.name) == 1, "the same key once more bought a second label"
+        at_once(20, lambda _: service.http.get("/shipments"))  # so that no press has to connect
+        for _ in range(3):
+            parcel = Parcel()
+            carrier.delay = 0.3
+            try:
+                idempotency.assert_one_effect(
+                    lambda _, parcel=parcel: parcel.post(service),
+                    lambda parcel=parcel: carrier.billed(parcel.name),
+                    n=20,
+                    statuses=(201, 202),
+                    meanwhile=(),
+                    same=lambda reply: reply.json()["id"],
+                )
+            finally:
+                carrier.delay = 0.0
+            again = is_taken(parcel.post(service), 201, when="the same key once more")
+            assert again["status"] == "labelled", f"once more, it is {again['status']}"
+            assert carrier.billed(parcel.name) == 1, "the same key once more bought a second label"
 
     @pytest.mark.criterion("idempotency.conflict")
     def test_a_key_with_another_body(self, service: Service, carrier: Carrier) -> None:
@@ -350,7 +365,12 @@ class TestBadAnswers:
     def test_no_call_at_all_before_retry_after(self, service: Service, carrier: Carrier) -> None:
         limited = faults.Status(429, headers={"Retry-After": "2"})
         carrier.fake.fault(faults.Sequence([limited, None]))
-        first = threading.Thread(target=lambda: Parcel().post(service), daemon=True)
+
+        def press() -> None:
+            with contextlib.suppress(httpx.TransportError, NoAnswer):
+                Parcel().post(service)
+
+        first = threading.Thread(target=press, daemon=True)
         known = len(carrier.fake.calls)
         first.start()
         eventually(lambda: len(carrier.fake.calls) > known)
@@ -365,6 +385,17 @@ class TestBadAnswers:
         assert not early, (
             f"{len(early)} calls in the 2 s of a Retry-After, the first after {early[0]:.1f} s"
         )
+
+    @pytest.mark.criterion("upstream.no_blind_retry")
+    def test_a_call_of_unknown_outcome_is_repeated_as_the_same(
+        self, service: Service, carrier: Carrier
+    ) -> None:
+        parcel = Parcel()
+        carrier.fake.fault(faults.Sequence([faults.Reset(effect=True), None]))
+        shipment = is_taken(parcel.post(service), 201, 202, when="Postillon drops the connection")
+        settles(service, shipment["id"], within=10)
+        billed = carrier.billed(parcel.name)
+        assert billed == 1, f"made and cut off, then called again: {billed} labels were billed"
 
     @pytest.mark.criterion("logs.error_context")
     def test_a_failed_call_is_told_in_the_log(self, service: Service, carrier: Carrier) -> None:
@@ -449,14 +480,18 @@ class TestHang:
         def scanner(_: int) -> httpx.Response | str:
             try:
                 return Parcel().post(service)
+            except NoAnswer as error:
+                return str(error)
             except httpx.TransportError as error:
-                return type(error).__name__
+                return f"POST /shipments gave {type(error).__name__}"
 
         posts = threading.Thread(target=lambda: seen.replies.extend(at_once(60, scanner)))
         posts.start()
         began = time.monotonic()
         paths = [path for path in (seen.health.live_path, seen.health.ready_path) if path]
-        while time.monotonic() - began < 2.8:
+        left = 3  # more looks, once all scanners have their answer
+        while left and time.monotonic() - began < 20:
+            left -= not posts.is_alive()
             for path in paths:
                 try:
                     status = service.http.get(path, timeout=1.0).status_code
@@ -471,7 +506,7 @@ class TestHang:
     def test_sixty_scanners_at_once(self, rush: Rush) -> None:
         when = "Postillon hangs, 60 scanners at once"
         for reply in rush.replies:
-            assert not isinstance(reply, str), f"{when}: POST /shipments gave {reply}"
+            assert not isinstance(reply, str), f"{when}: {reply}"
             is_taken(reply, 202, when=when)
         assert len(rush.replies) == 60, f"{when}: only {len(rush.replies)} were answered"
 
@@ -508,8 +543,23 @@ class Outage:
     during: metrics.Samples | None = None
     after: metrics.Samples | None = None
 
+    waits: list[str] = field(default_factory=list)
+    """Series that told how many are waiting, and those of them that fell afterwards."""
+    emptied: list[str] = field(default_factory=list)
+
     def waiting(self) -> list[str]:
         return [reply.json()["id"] for reply in self.replies if reply.status_code == 202]
+
+    def told_waiting(self, samples: metrics.Samples | None) -> bool:
+        self.during = samples or {}
+        low, high = len(self.waiting()), len(self.waiting()) + len(self.errors)
+        self.waits = [name for name, n in metrics.own(self.during).items() if low <= n <= high]
+        return bool(self.waits)
+
+    def told_moving(self, samples: metrics.Samples | None) -> bool:
+        self.after, during = samples or {}, self.during or {}
+        self.emptied = [name for name in self.waits if self.after.get(name, 0) < during[name]]
+        return not self.waits or bool(self.emptied)
 
 
 class TestOutage:
@@ -522,6 +572,11 @@ class TestOutage:
 
         def scrape() -> metrics.Samples | None:
             return metrics.parse(service.http.get(path).text) if path else None
+
+        def labelled_at_once() -> bool:
+            with contextlib.suppress(httpx.TransportError, NoAnswer):
+                return Parcel().post(service).status_code == 201
+            return False
 
         for _ in range(3):
             Parcel().post(service)
@@ -536,7 +591,9 @@ class TestOutage:
         self._flood(service, seen, threads=2, for_s=1.2, pause=0.1)
         self._flood(service, seen, threads=12, for_s=2.6, pause=0.4)
         time.sleep(1.5)
-        seen.during = scrape()
+        # A gauge may be set every few seconds.
+        while path and not seen.told_waiting(scrape()) and time.monotonic() < began + 9:
+            time.sleep(0.3)
         seen.calls = carrier.fake.calls
         seen.seconds = time.monotonic() - began
 
@@ -545,7 +602,7 @@ class TestOutage:
         waiting = seen.waiting()
         while time.monotonic() < back + 17 and not (seen.waiting_through and seen.new_labelled):
             passed = time.monotonic() - back
-            if not seen.new_labelled and Parcel().post(service).status_code == 201:
+            if not seen.new_labelled and labelled_at_once():
                 seen.new_labelled = passed
             left = [id for id in waiting if state(service, id)["status"] == "pending"]
             if len(left) < len(waiting) and not seen.waiting_moved:
@@ -554,8 +611,9 @@ class TestOutage:
             if not waiting:
                 seen.waiting_through = passed
             time.sleep(0.1)
-        time.sleep(0.3)
-        seen.after = scrape()
+        until = time.monotonic() + 5
+        while path and not seen.told_moving(scrape()) and time.monotonic() < until:
+            time.sleep(0.3)
         return seen
 
     @staticmethod
@@ -566,15 +624,17 @@ class TestOutage:
             while time.monotonic() < until:
                 try:
                     seen.replies.append(Parcel().post(service))
+                except NoAnswer as error:
+                    seen.errors.append(str(error))
                 except httpx.TransportError as error:
-                    seen.errors.append(type(error).__name__)
+                    seen.errors.append(f"POST /shipments gave {type(error).__name__}")
                 time.sleep(pause)
 
         at_once(threads, scanner, limit_s=for_s + 15)
 
     @pytest.mark.criterion("upstream.timeout")
     def test_packing_goes_on(self, outage: Outage) -> None:
-        assert not outage.errors, f"Postillon is down: POST /shipments gave {outage.errors[0]}"
+        assert not outage.errors, f"Postillon is down: {outage.errors[0]}"
         for reply in outage.replies:
             is_taken(reply, 202, when="Postillon is down")
 
@@ -612,18 +672,19 @@ class TestOutage:
             "no Prometheus metrics found (tried /metrics and the like)"
         )
         assert after is not None
-        low = len(outage.waiting())
-        high = low + len(outage.errors)
-        waits = [series for series, n in metrics.own(during).items() if low <= n <= high]
-        assert waits, f"{low} shipments are waiting, and no metric says {low}"
-        emptied = [series for series in waits if after.get(series, 0.0) == 0]
-        assert emptied, f"none is waiting any more, and {waits[0]} is {after.get(waits[0]):g}"
+        n = len(outage.waiting())
+        assert outage.waits, f"{n} shipments are waiting, and no metric says {n}"
+        if outage.waiting_through:
+            assert outage.emptied, (
+                f"{n} shipments were waiting and are labelled, and {outage.waits[0]} is "
+                f"still {after.get(outage.waits[0], 0):g}"
+            )
         carrier = r"carrier|postillon|upstream|dependenc|provider|external|label|call|attempt"
         in_health = metrics.moved(before, healthy)
         failures = {
             series: by
             for series, by in metrics.moved(healthy, during, carrier).items()
-            if by >= 2 and not in_health.get(series)
+            if by >= 2 and not in_health.get(series) and not re.search(r"_(bucket|sum)\b", series)
         }
         assert failures, (
             f"{len(outage.calls)} calls to Postillon failed, and no metric that tells failed "
@@ -649,7 +710,6 @@ class TestInterrupted:
         assert mean(waits[-2:]) > 1.2 * mean(waits[:2]), (
             f"the waits between tries of a label do not get longer: {shown} s"
         )
-        assert carrier.billed(parcel.name) == 1, "a retry used another reference: billed twice"
 
     @pytest.mark.criterion("data.durable")
     def test_the_pending_go_on_after_a_crash(self, service: Service, carrier: Carrier) -> None:
@@ -671,10 +731,8 @@ class TestInterrupted:
         carrier.fake.fault(faults.Hang(effect=True))
 
         def cut_off() -> None:
-            try:
+            with contextlib.suppress(httpx.TransportError, NoAnswer):
                 parcel.post(service)
-            except httpx.TransportError:
-                return
 
         press = threading.Thread(target=cut_off, daemon=True)
         press.start()
@@ -704,14 +762,20 @@ class TestInterrupted:
 
     @pytest.mark.criterion("lifecycle.graceful_stop")
     def test_scanners_that_wait_get_their_answer(self, service: Service, carrier: Carrier) -> None:
-        known = len(carrier.fake.calls)
-        carrier.delay = 1.2
+        known, began = len(carrier.fake.calls), time.monotonic()
+
+        def arrived() -> bool:
+            """All of them, or as many as are called for at once."""
+            came = len(carrier.fake.calls) - known
+            return came >= 3 or (came > 0 and time.monotonic() - began > 0.8)
+
+        carrier.delay = 1.4
         try:
             replies, _ = lifecycle.assert_graceful(
                 service,
                 lambda: Parcel().post(service),
-                arrived=lambda: len(carrier.fake.calls) > known,
-                n=5,
+                arrived=arrived,
+                n=3,
                 within=10,
             )
         finally:
