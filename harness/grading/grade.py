@@ -70,10 +70,11 @@ def grade(
                 case, files, trial.id, criteria=wanted["executed"], cells=cells
             )
             verdicts += done
-        if trial in requests:
-            verdict = run.response(requests[trial].digest)
+        if judge is not None and wanted["judged"]:
+            request = requests.get(trial)
+            said = run.response(request.digest) if request is not None else None
             verdicts += judged.verdicts(
-                case, suite.rubric, wanted["judged"], response.text, trial.id, verdict
+                case, suite.rubric, wanted["judged"], response.text, trial.id, said
             )
         with writing:
             for group, text in logs.items():
