@@ -513,7 +513,19 @@ class TestLoad:
     ) -> None:
         service = launch({**environment, "MAX_BACKLOG": "5", "PROCESSING": "off"})
         bodies = [many(300, meter=1000 + 10 * n) for n in range(30)]
-        responses = at_once(20, lambda n: send(service, f"file-{n}", bodies[n]))
+
+        def slowly(n: int) -> httpx.Response:
+            """All are half in before the first is whole."""
+            headers = head(f"file-{n}", {"Content-Length": str(len(bodies[n]))})
+
+            def parts() -> Iterator[bytes]:
+                yield bodies[n][:9000]
+                time.sleep(0.4)
+                yield bodies[n][9000:]
+
+            return service.http.post("/v1/batches", content=parts(), headers=headers)
+
+        responses = at_once(20, slowly)
         taken = [n for n, response in enumerate(responses) if response.status_code == 202]
         assert len(taken) <= 5, f"with MAX_BACKLOG=5, {len(taken)} of 20 files at once were taken"
         for n in range(20, 30):
