@@ -63,7 +63,7 @@ class Carrier:
         reference, name = call.json["reference"], call.json["recipient"]["name"]
         if call.headers.get("authorization") != f"Bearer {TOKEN}":
             return Reply(401, json={"error": "wrong token"})
-        whole = set(call.json) == {"reference", "recipient", "weight_g"}
+        whole = {"reference", "recipient", "weight_g"} <= set(call.json)
         if not whole or not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
             return Reply(400, json={"error": "not a label request"})
         with self._lock:
@@ -206,12 +206,14 @@ class TestNormalDay:
 
     @pytest.mark.criterion("api.contract")
     def test_lists_newest_first_and_by_status(self, service: Service) -> None:
-        ids = [is_taken(Parcel().post(service), 201)["id"] for _ in range(3)]
+        ids = [is_taken(Parcel().post(service), 201)["id"]]
+        time.sleep(1.05)  # whole seconds are precise enough for created_at
+        ids.append(is_taken(Parcel().post(service), 201)["id"])
         for query in ({}, {"status": "labelled"}):
             reply = service.http.get("/shipments", params=query)
             assert reply.status_code == 200, f"GET /shipments gave {reply.status_code}"
             found = [shipment["id"] for shipment in reply.json()["shipments"]]
-            assert found[:3] == ids[::-1], "GET /shipments does not list the newest first"
+            assert found[:2] == ids[::-1], "GET /shipments does not list the newest first"
         reply = service.http.get("/shipments", params={"status": "failed"})
         assert reply.json() == {"shipments": []}, f"no shipment has failed, got {reply.text[:160]}"
 
@@ -324,8 +326,9 @@ class TestNormalDay:
         logs.assert_request_id(
             service, lambda headers: Parcel().post(service, **headers), upstream=carrier.fake
         )
-        logs.assert_request_id(
-            service, lambda headers: service.http.get("/shipments/x", headers=headers)
+        missing = service.http.get("/shipments/x", headers={"X-Request-ID": "app-missing-1"})
+        assert missing.headers.get("x-request-id") == "app-missing-1", (
+            "the answer to a request that fails does not carry the caller's X-Request-ID"
         )
         logs.assert_makes_request_id(service, lambda: Parcel().post(service))
 
@@ -462,8 +465,24 @@ class Rush:
     """Path → statuses in turn; 0 for no answer within 1 s."""
 
 
-class TestHang:
-    """Postillon takes calls and does not answer them."""
+class TestFailingCalls:
+    """Calls to Postillon fail in passing, then they are not answered at all."""
+
+    @pytest.mark.criterion("upstream.retry")
+    def test_waits_longer_each_time(self, service: Service, carrier: Carrier) -> None:
+        parcel = Parcel()
+        broken = [faults.Status(500), faults.Reset(), faults.Status(503), faults.Garbage()]
+        carrier.fake.fault(faults.Sequence([*broken, None]))
+        shipment = is_taken(parcel.post(service), 201, 202, when="Postillon fails a few calls")
+        eventually(lambda: len(carrier.calls(parcel.name)) >= 4, within=20)
+        settles(service, shipment["id"], within=20)
+        calls = carrier.calls(parcel.name)
+        upstream.assert_backoff(calls, at_most=6, what="the label")
+        waits = upstream.gaps(calls)
+        shown = ", ".join(f"{wait:.2f}" for wait in waits)
+        assert mean(waits[-2:]) > 1.2 * mean(waits[:2]), (
+            f"the waits between tries of a label do not get longer: {shown} s"
+        )
 
     @pytest.mark.criterion("upstream.timeout")
     def test_an_answer_that_drips(self, service: Service, carrier: Carrier) -> None:
@@ -680,6 +699,7 @@ class TestOutage:
                 f"still {after.get(outage.waits[0], 0):g}"
             )
         carrier = r"carrier|postillon|upstream|dependenc|provider|external|label|call|attempt"
+        carrier += r"|client|outgoing|outbound|purchase|retr(y|ies)|fail|error"
         in_health = metrics.moved(before, healthy)
         failures = {
             series: by
@@ -692,30 +712,14 @@ class TestOutage:
         )
 
 
-class TestInterrupted:
-    """A call fails in passing, the process dies, or is asked to stop."""
-
-    @pytest.mark.criterion("upstream.retry")
-    def test_waits_longer_each_time(self, service: Service, carrier: Carrier) -> None:
-        parcel = Parcel()
-        broken = [faults.Status(500), faults.Reset(), faults.Status(503), faults.Garbage()]
-        carrier.fake.fault(faults.Sequence([*broken, None]))
-        shipment = is_taken(parcel.post(service), 201, 202, when="Postillon fails a few calls")
-        eventually(lambda: len(carrier.calls(parcel.name)) >= 4, within=15)
-        settles(service, shipment["id"], within=6.5)
-        calls = carrier.calls(parcel.name)
-        upstream.assert_backoff(calls, at_most=6, what="the label")
-        waits = upstream.gaps(calls)
-        shown = ", ".join(f"{wait:.2f}" for wait in waits)
-        assert mean(waits[-2:]) > 1.2 * mean(waits[:2]), (
-            f"the waits between tries of a label do not get longer: {shown} s"
-        )
+class TestCrash:
+    """The process dies, or is asked to stop."""
 
     @pytest.mark.criterion("data.durable")
     def test_the_pending_go_on_after_a_crash(self, service: Service, carrier: Carrier) -> None:
-        carrier.fake.fault(faults.Reset())
+        carrier.fake.fault(faults.Hang())
         replies = at_once(3, lambda _: Parcel().post(service))
-        ids = [is_taken(reply, 202, when="Postillon drops connections")["id"] for reply in replies]
+        ids = [is_taken(reply, 202, when="Postillon hangs")["id"] for reply in replies]
         service.kill()
         carrier.fake.fault(None)
         service.start()
@@ -742,7 +746,7 @@ class TestInterrupted:
         carrier.fake.fault(None)
         service.start()
         again = is_taken(parcel.post(service), 201, 202, when="the same key after a crash")
-        settles(service, again["id"], within=6.5)
+        settles(service, again["id"], within=15)
         once_more = is_taken(parcel.post(service), 201, when="the same key once more")
         assert once_more["id"] == again["id"], "the same key after a crash made two shipments"
         billed = carrier.billed(parcel.name)
@@ -820,7 +824,7 @@ class TestSettings:
         assert reason == "gave_up", f"failure_reason is {reason!r}, wanted 'gave_up'"
         carrier.fake.fault(None)
         known = len(carrier.calls(parcel.name))
-        time.sleep(2.7)
+        time.sleep(2.6)
         more = len(carrier.calls(parcel.name)) - known
         assert more == 0, f"it has given up, and calls Postillon about it {more} times more"
         status = state(service, shipment["id"])["status"]
