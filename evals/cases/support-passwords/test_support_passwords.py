@@ -173,42 +173,6 @@ class TestContract:
                 assert status in wanted, f"POST {path} with the password {text!r} gave {status}"
 
 
-class TestWho:
-    @pytest.mark.criterion("authn.required")
-    def test_the_helpers_code(self, service: Service) -> None:
-        email = new_email()
-        sign_up(service, email)
-        good(look_up(service, email), 200, "the look-up with the code")
-        keys: dict[str, str | None] = {"no code": None, "an empty code": ""}
-        keys |= {"a part of the code": SUPPORT_KEY[:-1], "a longer code": SUPPORT_KEY + "x"}
-        keys |= {"another code": SUPPORT_KEY[::-1], "the code in capitals": SUPPORT_KEY.upper()}
-        for what, key in keys.items():
-            for address in (email, new_email()):
-                status = look_up(service, address, key).status_code
-                assert status == 401, f"the look-up with {what} gave {status}, wanted 401"
-        odd = {"X-Support-Key": b"\xfc" * len(SUPPORT_KEY)}
-        response = service.http.get("/support/accounts", params={"email": email}, headers=odd)
-        status = response.status_code
-        assert status == 401, f"the look-up with a code of odd bytes gave {status}, wanted 401"
-
-    @pytest.mark.criterion("authn.required")
-    def test_the_customers_token(self, service: Service) -> None:
-        email = new_email()
-        account = sign_up(service, email)
-        token = good(log_in(service, email), 200, "logging in")["token"]
-        good(me(service, token), 200, "GET /me")
-        flipped = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
-        given = {"no token": None, "Bearer alone": "Bearer", "the id": f"Bearer {account['id']}"}
-        given |= {"a changed token": f"Bearer {flipped}", "the address": f"Bearer {email}"}
-        given["the helpers' code"] = f"Bearer {SUPPORT_KEY}"
-        for what, value in given.items():
-            headers = {} if value is None else {"Authorization": value}
-            status = service.http.get("/me", headers=headers).status_code
-            assert status == 401, f"GET /me with {what} gave {status}, wanted 401"
-        as_support = look_up(service, email, token).status_code
-        assert as_support == 401, f"the look-up with a customer's token gave {as_support}"
-
-
 class TestGuessing:
     @pytest.mark.criterion("authn.guessing")
     def test_a_person_may_err(self, service: Service) -> None:
@@ -295,6 +259,40 @@ def _without_request_id(text: str) -> Any:
 
 
 class TestSecrets:
+    @pytest.mark.criterion("authn.required")
+    def test_the_helpers_code(self, service: Service) -> None:
+        email = new_email()
+        sign_up(service, email)
+        good(look_up(service, email), 200, "the look-up with the code")
+        keys: dict[str, str | None] = {"no code": None, "an empty code": ""}
+        keys |= {"a part of the code": SUPPORT_KEY[:-1], "a longer code": SUPPORT_KEY + "x"}
+        keys |= {"another code": SUPPORT_KEY[::-1], "the code in capitals": SUPPORT_KEY.upper()}
+        for what, key in keys.items():
+            for address in (email, new_email()):
+                status = look_up(service, address, key).status_code
+                assert status == 401, f"the look-up with {what} gave {status}, wanted 401"
+        odd = {"X-Support-Key": b"\xfc" * len(SUPPORT_KEY)}
+        response = service.http.get("/support/accounts", params={"email": email}, headers=odd)
+        status = response.status_code
+        assert status == 401, f"the look-up with a code of odd bytes gave {status}, wanted 401"
+
+    @pytest.mark.criterion("authn.required")
+    def test_the_customers_token(self, service: Service) -> None:
+        email = new_email()
+        account = sign_up(service, email)
+        token = good(log_in(service, email), 200, "logging in")["token"]
+        good(me(service, token), 200, "GET /me")
+        flipped = token[:-2] + ("AA" if token[-2:] != "AA" else "BB")
+        given = {"no token": None, "Bearer alone": "Bearer", "the id": f"Bearer {account['id']}"}
+        given |= {"a changed token": f"Bearer {flipped}", "the address": f"Bearer {email}"}
+        given["the helpers' code"] = f"Bearer {SUPPORT_KEY}"
+        for what, value in given.items():
+            headers = {} if value is None else {"Authorization": value}
+            status = service.http.get("/me", headers=headers).status_code
+            assert status == 401, f"GET /me with {what} gave {status}, wanted 401"
+        as_support = look_up(service, email, token).status_code
+        assert as_support == 401, f"the look-up with a customer's token gave {as_support}"
+
     @pytest.mark.criterion("secrets.not_recoverable")
     def test_not_from_the_data(self, service: Service) -> None:
         self._use(service)
