@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import atexit
 import compileall
@@ -22,10 +21,9 @@ from pathlib import Path
 from typing import TypeGuard
 
 import harness
-from harness.cases import Case, Runtime, load_suite
+from harness.cases import Case, Runtime
 from harness.errors import UserError
 from harness.grading import runtime as runtimes
-from harness.grading import static
 from harness.grading.cell import Cell, CellFactory, Ended, NoCell, python_binds
 from harness.records import Outcome, Verdict
 
@@ -144,7 +142,6 @@ def grade(
     *,
     criteria: Collection[str] | None = None,
     cells: CellFactory,
-    only_group: str | None = None,
 ) -> tuple[list[Verdict], dict[str, str]]:
     """Verdicts on executed criteria (all of the case's, or these) and each group's service log.
 
@@ -153,8 +150,6 @@ def grade(
     `not_graded` for all, with the reason.
     """
     by_group = groups(case.tests)
-    if only_group is not None:
-        by_group = {name: found for name, found in by_group.items() if name == only_group}
     known = set().union(*by_group.values(), {SHIPPED})
     wanted = list(case.criteria if criteria is None else criteria)
     if criteria is None:
@@ -171,7 +166,13 @@ def grade(
         return [_verdict(trial_id, c, "not_graded", reason=reason) for c in [*wanted, STARTS]], {}
     environment = runtimes.ensure(case.runtime)
     to_run = {n: c & set(wanted) for n, c in by_group.items() if c & set(wanted)}
-    with _readable_folder(files) as folder, _readable_folder(_case_files(case)) as tests:
+    with contextlib.ExitStack() as stack:
+        tests = stack.enter_context(_readable_folder(_case_files(case)))
+        try:
+            folder = stack.enter_context(_readable_folder(files))
+        except (OSError, ValueError) as error:
+            evidence = f"the answer's files cannot be written: {error}"
+            return [_verdict(trial_id, c, "fail", evidence) for c in [*wanted, STARTS]], {}
         job = _Job(case, case.runtime, environment, folder, tests, cells)
         with ThreadPoolExecutor(len(to_run) + 1) as pool:
             shipped = pool.submit(job.shipped, trial_id) if SHIPPED in wanted else None
@@ -183,26 +184,6 @@ def grade(
             verdicts.append(verdict)
             logs[SHIPPED] = job.neutral(log)
     return [_neutral(verdict, job) for verdict in verdicts], logs
-
-
-def check_folder(
-    case: Case,
-    folder: Path,
-    criteria: Collection[str] | None = None,
-    *,
-    cells: CellFactory | None = None,
-    only_group: str | None = None,
-) -> tuple[list[Verdict], dict[str, str]]:
-    """`grade` for a service in a local folder: what `harness check` shows."""
-    files = read_folder(folder)
-    return grade(
-        case,
-        files,
-        f"{case.id}/local/1",
-        criteria=criteria,
-        cells=cells or CellFactory(),
-        only_group=only_group,
-    )
 
 
 def read_folder(folder: Path) -> dict[str, str]:
@@ -482,50 +463,20 @@ def _toolkit() -> Path:
 
 @contextlib.contextmanager
 def _readable_folder(files: Mapping[str, str]) -> Iterator[Path]:
-    """These files in a folder that the cell's user can read, whoever owns the originals."""
+    """These files in a folder that the cell's user can read, whoever owns the originals.
+
+    Raises OSError or ValueError for names that no folder can hold.
+    """
     with tempfile.TemporaryDirectory(prefix="harness-files-") as name:
         root = Path(name)
         root.chmod(0o755)
         for path, content in files.items():
             target = root / path
             if not target.resolve().is_relative_to(root.resolve()):
-                raise UserError(f"the file {path!r} leaves the answer's folder")
+                raise ValueError(f"{path!r} leaves the folder")
             for parent in reversed(target.relative_to(root).parents[:-1]):
                 (root / parent).mkdir(exist_ok=True)
                 (root / parent).chmod(0o755)
-            target.write_text(content, encoding="utf-8")
+            target.write_bytes(content.encode("utf-8", "replace"))
             target.chmod(0o644)
         yield root
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m harness.grading.executed CASE FOLDER``: the loop of a case's author."""
-    parser = argparse.ArgumentParser(prog="python -m harness.grading.executed")
-    parser.add_argument("case")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--criterion", action="append")
-    parser.add_argument("--class", dest="group")
-    parser.add_argument("--logs", action="store_true")
-    parser.add_argument("--evals", type=Path, default=Path("evals"))
-    args = parser.parse_args(argv)
-    case = load_suite(args.evals).select([args.case])[0]
-    verdicts, logs = check_folder(case, args.folder, args.criterion, only_group=args.group)
-    if args.group is None:
-        static_ids = [c for c in args.criterion or case.criteria if c in static.CHECKS]
-        files = read_folder(args.folder)
-        verdicts = [v for v in verdicts if v.criterion not in static_ids]
-        verdicts += static.grade(case, files, f"{case.id}/local/1", static_ids)
-    for verdict in verdicts:
-        print(f"{verdict.outcome:10}  {verdict.criterion:28}  {verdict.evidence or verdict.reason}")
-    if args.logs:
-        for name, text in logs.items():
-            print(f"=== {name}\n{text}")
-    return 0 if all(verdict.outcome == "pass" for verdict in verdicts) else 1
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.code)

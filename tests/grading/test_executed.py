@@ -443,9 +443,16 @@ def test_a_test_file_with_a_syntax_error_is_named(tmp_path: Path) -> None:
         executed.groups(path)
 
 
-def test_a_file_that_leaves_the_folder_is_refused(grade: Grade) -> None:
-    with pytest.raises(UserError, match="leaves the answer's folder"):
-        grade(check(), {"../evil.py": "x"})
+@pytest.mark.parametrize("path", ["../evil.py", "/tmp/evil.py", "a\0b", "x" * 300, "main.py/x"])
+def test_names_that_no_folder_can_hold_are_the_answers_failure(grade: Grade, path: str) -> None:
+    verdicts = grade(check(), {**service(), path: "x"}, criteria=BOTH)
+    assert {v.outcome for v in verdicts.values()} == {"fail"}
+    assert all("files cannot be written" in v.evidence for v in verdicts.values())
+
+
+def test_text_that_is_no_unicode_can_still_be_run(grade: Grade) -> None:
+    verdicts = grade(check(), {**service(), "notes.md": "half a pair: \ud83d"})
+    assert verdicts["x.one"].outcome == "pass"
 
 
 def test_an_alone_cell_waits_for_all_and_all_wait_for_it() -> None:

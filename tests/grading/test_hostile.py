@@ -327,12 +327,12 @@ import json
 from pathlib import Path
 from harness.cases import Case, Runtime
 from harness.grading.cell import CellFactory, Limits
-from harness.grading.executed import check_folder
+from harness.grading.executed import grade, read_folder
 runtime = Runtime({RUNTIME.id!r}, "", {RUNTIME.start!r}, Path({str(RUNTIME.requirements)!r}))
 case = Case("small", "", "", Path({str(case.folder)!r}), "", None, runtime, ("x.one",),
             {{"x.one": ()}}, 0.25)
 cells = CellFactory(limits=Limits(memory_mb=256, processes=60, disk_mb=32, file_mb=16))
-verdicts, logs = check_folder(case, Path({str(answer)!r}), ["x.one"], cells=cells)
+verdicts, logs = grade(case, read_folder(Path({str(answer)!r})), "a/b/1", cells=cells)
 print(json.dumps([verdict.to_json() for verdict in verdicts]))
 """
 
