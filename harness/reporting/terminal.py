@@ -47,7 +47,7 @@ def render(
     screen.notes(summary)
     if report is not None:
         screen.blank()
-        screen.put(Text.assemble(("Report  ", "bold"), neutral.line(str(report))))
+        screen.put(Text.assemble(("Report  ", "bold"), neutral.line(str(report))), wrap=False)
 
 
 class _Screen:
@@ -57,11 +57,13 @@ class _Screen:
         self.console = console
         self.ascii = not console.encoding.lower().startswith("utf")
 
-    def put(self, text: Text | str, style: str = "", indent: int = 0) -> None:
+    def put(self, text: Text | str, style: str = "", indent: int = 0, *, wrap: bool = True) -> None:
+        """Prints a line; without `wrap` it stays whole, as a path to click or copy must."""
         line = Text(neutral.line(text), style=style) if isinstance(text, str) else text
         if self.ascii:
             line = Text(words.ascii_only(line.plain), style=style)
-        self.console.print(Padding(line, (0, 0, 0, indent), expand=False) if indent else line)
+        shown = Padding(line, (0, 0, 0, indent), expand=False) if indent else line
+        self.console.print(shown, soft_wrap=not wrap)
 
     def blank(self) -> None:
         self.console.print()
