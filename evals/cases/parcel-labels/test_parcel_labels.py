@@ -41,6 +41,7 @@ REFERENCE = re.compile(r"[A-Za-z0-9-]{1,40}")
 ANSWER_S = 3.5
 """The prompt says 3 s; half a second is for a busy machine."""
 PATIENCE_S = 6.0
+Launch = Callable[..., Service]
 NUMBERS = count(1)
 
 
@@ -54,6 +55,7 @@ class Carrier:
     def __init__(self, fake: Fake) -> None:
         self.fake = fake
         self.delay = 0.0
+        self.down = False
         self._labels: dict[str, dict[str, str]] = {}
         self._billed: dict[str, set[str]] = {}
         self._lock = threading.Lock()
@@ -66,6 +68,8 @@ class Carrier:
         whole = {"reference", "recipient", "weight_g"} <= set(call.json)
         if not whole or not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
             return Reply(400, json={"error": "not a label request"})
+        if self.down:
+            return Reply(503, json={"error": "down"})
         with self._lock:
             known = reference in self._labels
             number = f"PO{100000000 + len(self._labels)}"
@@ -84,6 +88,20 @@ class Carrier:
         """How many labels were made, and billed, for that recipient."""
         with self._lock:
             return len(self._billed.get(name, ()))
+
+
+@dataclass(frozen=True)
+class Abandoned:
+    """A shipment that gets no label, and since when."""
+
+    parcel: Parcel
+    at: float
+    reply: httpx.Response | None
+    problem: str = ""
+
+    def id(self) -> str:
+        assert self.reply is not None, f"Postillon is down: {self.problem}"
+        return str(is_taken(self.reply, 202, when="Postillon is down")["id"])
 
 
 def _recipient(call: Call) -> str:
@@ -348,6 +366,189 @@ class TestNormalDay:
             f"of {len(calls)} calls for a parcel, number {without[0]} has not its X-Request-ID"
         )
 
+    @pytest.mark.criterion("upstream.retry")
+    def test_waits_longer_each_time(self, service: Service, carrier: Carrier) -> None:
+        parcel = Parcel()
+        broken = [faults.Status(500), faults.Reset(), faults.Status(503), faults.Garbage()]
+        carrier.fake.fault(faults.Sequence([*broken, None]))
+        shipment = is_taken(parcel.post(service), 201, 202, when="Postillon fails a few calls")
+        eventually(lambda: len(carrier.calls(parcel.name)) >= 4, within=20)
+        settles(service, shipment["id"], within=20)
+        calls = carrier.calls(parcel.name)
+        upstream.assert_backoff(calls, at_most=6, what="the label")
+        waits = upstream.gaps(calls)
+        shown = ", ".join(f"{wait:.2f}" for wait in waits)
+        assert mean(waits[-2:]) > 1.2 * mean(waits[:2]), (
+            f"the waits between tries of a label do not get longer: {shown} s"
+        )
+
+
+@dataclass
+class Outage:
+    """What was seen of an outage: before, during and after."""
+
+    replies: list[httpx.Response] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    seconds: float = 0.0
+    waiting_moved: float | None = None
+    """Seconds after which the first of the waiting had its label."""
+    waiting_through: float | None = None
+    new_labelled: float | None = None
+    before: metrics.Samples | None = None
+    healthy: metrics.Samples | None = None
+    during: metrics.Samples | None = None
+    after: metrics.Samples | None = None
+
+    waits: list[str] = field(default_factory=list)
+    """Series that told how many are waiting, and those of them that fell afterwards."""
+    emptied: list[str] = field(default_factory=list)
+
+    def waiting(self) -> list[str]:
+        return [reply.json()["id"] for reply in self.replies if reply.status_code == 202]
+
+    def told_waiting(self, samples: metrics.Samples | None) -> bool:
+        self.during = samples or {}
+        low, high = len(self.waiting()), len(self.waiting()) + len(self.errors)
+        self.waits = [name for name, n in metrics.own(self.during).items() if low <= n <= high]
+        return bool(self.waits)
+
+    def told_moving(self, samples: metrics.Samples | None) -> bool:
+        self.after, during = samples or {}, self.during or {}
+        self.emptied = [name for name in self.waits if self.after.get(name, 0) < during[name]]
+        return not self.waits or bool(self.emptied)
+
+
+class TestOutage:
+    """Postillon is down for some seconds while shipments come in, and comes back."""
+
+    @pytest.fixture(scope="class")
+    def outage(self, service: Service, carrier: Carrier, answer: Any) -> Outage:
+        seen = Outage()
+        path = metrics.find(service, answer.files)
+
+        def scrape() -> metrics.Samples | None:
+            return metrics.parse(service.http.get(path).text) if path else None
+
+        def labelled_at_once() -> bool:
+            with contextlib.suppress(httpx.TransportError, NoAnswer):
+                return Parcel().post(service).status_code == 201
+            return False
+
+        for _ in range(3):
+            Parcel().post(service)
+        seen.before = scrape()
+        for _ in range(3):
+            Parcel().post(service)
+        seen.healthy = scrape()
+
+        carrier.fake.clear()
+        carrier.fake.fault(faults.Status(503))
+        began = time.monotonic()
+        self._flood(service, seen, threads=2, for_s=1.2, pause=0.1)
+        self._flood(service, seen, threads=12, for_s=2.6, pause=0.4)
+        time.sleep(1.2)
+        # A gauge may be set every few seconds.
+        while path and not seen.told_waiting(scrape()) and time.monotonic() < began + 9:
+            time.sleep(0.3)
+        seen.calls = carrier.fake.calls
+        seen.seconds = time.monotonic() - began
+
+        carrier.fake.fault(None)
+        back = time.monotonic()
+        waiting = seen.waiting()
+        while time.monotonic() < back + 17 and not (seen.waiting_through and seen.new_labelled):
+            passed = time.monotonic() - back
+            if not seen.new_labelled and labelled_at_once():
+                seen.new_labelled = passed
+            left = [id for id in waiting if state(service, id)["status"] == "pending"]
+            if len(left) < len(waiting) and not seen.waiting_moved:
+                seen.waiting_moved = passed
+            waiting = left
+            if not waiting:
+                seen.waiting_through = passed
+            time.sleep(0.1)
+        until = time.monotonic() + 5
+        while path and not seen.told_moving(scrape()) and time.monotonic() < until:
+            time.sleep(0.3)
+        return seen
+
+    @staticmethod
+    def _flood(service: Service, seen: Outage, *, threads: int, for_s: float, pause: float) -> None:
+        until = time.monotonic() + for_s
+
+        def scanner(_: int) -> None:
+            while time.monotonic() < until:
+                try:
+                    seen.replies.append(Parcel().post(service))
+                except NoAnswer as error:
+                    seen.errors.append(str(error))
+                except httpx.TransportError as error:
+                    seen.errors.append(f"POST /shipments gave {type(error).__name__}")
+                time.sleep(pause)
+
+        at_once(threads, scanner, limit_s=for_s + 15)
+
+    @pytest.mark.criterion("upstream.timeout")
+    def test_packing_goes_on(self, outage: Outage) -> None:
+        assert not outage.errors, f"Postillon is down: {outage.errors[0]}"
+        for reply in outage.replies:
+            is_taken(reply, 202, when="Postillon is down")
+
+    @pytest.mark.criterion("upstream.breaker")
+    def test_the_dead_carrier_is_left_in_peace(self, outage: Outage) -> None:
+        taken = len(outage.replies)
+        assert taken >= 12, f"only {taken} shipments were taken in {outage.seconds:.0f} s"
+        later = outage.calls[20:]
+        most = upstream.most_within(later, 10)
+        assert most <= 10, (
+            f"{taken} shipments in {outage.seconds:.0f} s of an outage made {len(outage.calls)} "
+            f"calls to Postillon: {most} in 10 s after the first 20, wanted at most 10"
+        )
+
+    @pytest.mark.criterion("upstream.recovery")
+    def test_labels_come_again(self, outage: Outage) -> None:
+        n = len(outage.waiting())
+        assert n, "no shipment was left waiting by the outage"
+        for what, after, limit in (
+            ("a new shipment had its label in the answer", outage.new_labelled, 5.0),
+            ("the first waiting shipment was labelled", outage.waiting_moved, 5.0),
+            (f"the last of {n} waiting shipments was labelled", outage.waiting_through, 15.0),
+        ):
+            assert after is not None and after <= limit + 1.5, (
+                f"Postillon is back: {what} after "
+                + (f"{after:.1f} s" if after is not None else "more than 17 s")
+                + f", wanted within {limit:g} s"
+            )
+
+    @pytest.mark.criterion("metrics.move")
+    def test_the_shift_leads_screen(self, outage: Outage) -> None:
+        before, healthy = outage.before, outage.healthy
+        during, after = outage.during, outage.after
+        assert before is not None and healthy is not None and during is not None, (
+            "no Prometheus metrics found (tried /metrics and the like)"
+        )
+        assert after is not None
+        n = len(outage.waiting())
+        assert outage.waits, f"{n} shipments are waiting, and no metric says {n}"
+        if outage.waiting_through:
+            assert outage.emptied, (
+                f"{n} shipments were waiting and are labelled, and {outage.waits[0]} is "
+                f"still {after.get(outage.waits[0], 0):g}"
+            )
+        carrier = r"carrier|postillon|upstream|dependenc|provider|external|label|call|attempt"
+        carrier += r"|client|outgoing|outbound|purchase|retr(y|ies)|fail|error"
+        in_health = metrics.moved(before, healthy)
+        failures = {
+            series: by
+            for series, by in metrics.moved(healthy, during, carrier).items()
+            if by >= 2 and not in_health.get(series) and not re.search(r"_(bucket|sum)\b", series)
+        }
+        assert failures, (
+            f"{len(outage.calls)} calls to Postillon failed, and no metric that tells failed "
+            "calls from good ones has moved"
+        )
+
 
 class TestBadAnswers:
     """Postillon answers something that is no label."""
@@ -465,24 +666,8 @@ class Rush:
     """Path → statuses in turn; 0 for no answer within 1 s."""
 
 
-class TestFailingCalls:
-    """Calls to Postillon fail in passing, then they are not answered at all."""
-
-    @pytest.mark.criterion("upstream.retry")
-    def test_waits_longer_each_time(self, service: Service, carrier: Carrier) -> None:
-        parcel = Parcel()
-        broken = [faults.Status(500), faults.Reset(), faults.Status(503), faults.Garbage()]
-        carrier.fake.fault(faults.Sequence([*broken, None]))
-        shipment = is_taken(parcel.post(service), 201, 202, when="Postillon fails a few calls")
-        eventually(lambda: len(carrier.calls(parcel.name)) >= 4, within=20)
-        settles(service, shipment["id"], within=20)
-        calls = carrier.calls(parcel.name)
-        upstream.assert_backoff(calls, at_most=6, what="the label")
-        waits = upstream.gaps(calls)
-        shown = ", ".join(f"{wait:.2f}" for wait in waits)
-        assert mean(waits[-2:]) > 1.2 * mean(waits[:2]), (
-            f"the waits between tries of a label do not get longer: {shown} s"
-        )
+class TestHang:
+    """Postillon takes calls and does not answer them."""
 
     @pytest.mark.criterion("upstream.timeout")
     def test_an_answer_that_drips(self, service: Service, carrier: Carrier) -> None:
@@ -543,173 +728,6 @@ class TestFailingCalls:
                     f"Postillon hangs: probe {path} gets "
                     f"{next_one or 'nothing within 1 s'}, wanted 200"
                 )
-
-
-@dataclass
-class Outage:
-    """What was seen of an outage: before, during and after."""
-
-    replies: list[httpx.Response] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    seconds: float = 0.0
-    waiting_moved: float | None = None
-    """Seconds after which the first of the waiting had its label."""
-    waiting_through: float | None = None
-    new_labelled: float | None = None
-    before: metrics.Samples | None = None
-    healthy: metrics.Samples | None = None
-    during: metrics.Samples | None = None
-    after: metrics.Samples | None = None
-
-    waits: list[str] = field(default_factory=list)
-    """Series that told how many are waiting, and those of them that fell afterwards."""
-    emptied: list[str] = field(default_factory=list)
-
-    def waiting(self) -> list[str]:
-        return [reply.json()["id"] for reply in self.replies if reply.status_code == 202]
-
-    def told_waiting(self, samples: metrics.Samples | None) -> bool:
-        self.during = samples or {}
-        low, high = len(self.waiting()), len(self.waiting()) + len(self.errors)
-        self.waits = [name for name, n in metrics.own(self.during).items() if low <= n <= high]
-        return bool(self.waits)
-
-    def told_moving(self, samples: metrics.Samples | None) -> bool:
-        self.after, during = samples or {}, self.during or {}
-        self.emptied = [name for name in self.waits if self.after.get(name, 0) < during[name]]
-        return not self.waits or bool(self.emptied)
-
-
-class TestOutage:
-    """Postillon is down for some seconds while shipments come in, and comes back."""
-
-    @pytest.fixture(scope="class")
-    def outage(self, service: Service, carrier: Carrier, answer: Any) -> Outage:
-        seen = Outage()
-        path = metrics.find(service, answer.files)
-
-        def scrape() -> metrics.Samples | None:
-            return metrics.parse(service.http.get(path).text) if path else None
-
-        def labelled_at_once() -> bool:
-            with contextlib.suppress(httpx.TransportError, NoAnswer):
-                return Parcel().post(service).status_code == 201
-            return False
-
-        for _ in range(3):
-            Parcel().post(service)
-        seen.before = scrape()
-        for _ in range(3):
-            Parcel().post(service)
-        seen.healthy = scrape()
-
-        carrier.fake.clear()
-        carrier.fake.fault(faults.Status(503))
-        began = time.monotonic()
-        self._flood(service, seen, threads=2, for_s=1.2, pause=0.1)
-        self._flood(service, seen, threads=12, for_s=2.6, pause=0.4)
-        time.sleep(1.5)
-        # A gauge may be set every few seconds.
-        while path and not seen.told_waiting(scrape()) and time.monotonic() < began + 9:
-            time.sleep(0.3)
-        seen.calls = carrier.fake.calls
-        seen.seconds = time.monotonic() - began
-
-        carrier.fake.fault(None)
-        back = time.monotonic()
-        waiting = seen.waiting()
-        while time.monotonic() < back + 17 and not (seen.waiting_through and seen.new_labelled):
-            passed = time.monotonic() - back
-            if not seen.new_labelled and labelled_at_once():
-                seen.new_labelled = passed
-            left = [id for id in waiting if state(service, id)["status"] == "pending"]
-            if len(left) < len(waiting) and not seen.waiting_moved:
-                seen.waiting_moved = passed
-            waiting = left
-            if not waiting:
-                seen.waiting_through = passed
-            time.sleep(0.1)
-        until = time.monotonic() + 5
-        while path and not seen.told_moving(scrape()) and time.monotonic() < until:
-            time.sleep(0.3)
-        return seen
-
-    @staticmethod
-    def _flood(service: Service, seen: Outage, *, threads: int, for_s: float, pause: float) -> None:
-        until = time.monotonic() + for_s
-
-        def scanner(_: int) -> None:
-            while time.monotonic() < until:
-                try:
-                    seen.replies.append(Parcel().post(service))
-                except NoAnswer as error:
-                    seen.errors.append(str(error))
-                except httpx.TransportError as error:
-                    seen.errors.append(f"POST /shipments gave {type(error).__name__}")
-                time.sleep(pause)
-
-        at_once(threads, scanner, limit_s=for_s + 15)
-
-    @pytest.mark.criterion("upstream.timeout")
-    def test_packing_goes_on(self, outage: Outage) -> None:
-        assert not outage.errors, f"Postillon is down: {outage.errors[0]}"
-        for reply in outage.replies:
-            is_taken(reply, 202, when="Postillon is down")
-
-    @pytest.mark.criterion("upstream.breaker")
-    def test_the_dead_carrier_is_left_in_peace(self, outage: Outage) -> None:
-        taken = len(outage.replies)
-        assert taken >= 12, f"only {taken} shipments were taken in {outage.seconds:.0f} s"
-        later = outage.calls[20:]
-        most = upstream.most_within(later, 10)
-        assert most <= 10, (
-            f"{taken} shipments in {outage.seconds:.0f} s of an outage made {len(outage.calls)} "
-            f"calls to Postillon: {most} in 10 s after the first 20, wanted at most 10"
-        )
-
-    @pytest.mark.criterion("upstream.recovery")
-    def test_labels_come_again(self, outage: Outage) -> None:
-        n = len(outage.waiting())
-        assert n, "no shipment was left waiting by the outage"
-        for what, after, limit in (
-            ("a new shipment had its label in the answer", outage.new_labelled, 5.0),
-            ("the first waiting shipment was labelled", outage.waiting_moved, 5.0),
-            (f"the last of {n} waiting shipments was labelled", outage.waiting_through, 15.0),
-        ):
-            assert after is not None and after <= limit + 1.5, (
-                f"Postillon is back: {what} after "
-                + (f"{after:.1f} s" if after is not None else "more than 17 s")
-                + f", wanted within {limit:g} s"
-            )
-
-    @pytest.mark.criterion("metrics.move")
-    def test_the_shift_leads_screen(self, outage: Outage) -> None:
-        before, healthy = outage.before, outage.healthy
-        during, after = outage.during, outage.after
-        assert before is not None and healthy is not None and during is not None, (
-            "no Prometheus metrics found (tried /metrics and the like)"
-        )
-        assert after is not None
-        n = len(outage.waiting())
-        assert outage.waits, f"{n} shipments are waiting, and no metric says {n}"
-        if outage.waiting_through:
-            assert outage.emptied, (
-                f"{n} shipments were waiting and are labelled, and {outage.waits[0]} is "
-                f"still {after.get(outage.waits[0], 0):g}"
-            )
-        carrier = r"carrier|postillon|upstream|dependenc|provider|external|label|call|attempt"
-        carrier += r"|client|outgoing|outbound|purchase|retr(y|ies)|fail|error"
-        in_health = metrics.moved(before, healthy)
-        failures = {
-            series: by
-            for series, by in metrics.moved(healthy, during, carrier).items()
-            if by >= 2 and not in_health.get(series) and not re.search(r"_(bucket|sum)\b", series)
-        }
-        assert failures, (
-            f"{len(outage.calls)} calls to Postillon failed, and no metric that tells failed "
-            "calls from good ones has moved"
-        )
 
 
 class TestCrash:
@@ -795,43 +813,56 @@ class TestCrash:
 
 
 class TestSettings:
-    """What comes from the environment."""
+    """What comes from the environment. The deadline passes while the other checks run."""
+
+    DEADLINE_S = 4
+
+    @pytest.fixture(scope="class")
+    def environment(self, carrier: Carrier) -> dict[str, str]:
+        required = {"CARRIER_URL": carrier.fake.url, "CARRIER_TOKEN": TOKEN}
+        return {**required, "LABEL_DEADLINE_S": str(self.DEADLINE_S)}
+
+    @pytest.fixture(scope="class")
+    def abandoned(self, service: Service, carrier: Carrier) -> Abandoned:
+        """A shipment that Postillon, down all the time, gives no label."""
+        carrier.down = True
+        parcel, at = Parcel(), time.monotonic()
+        try:
+            return Abandoned(parcel, at, parcel.post(service))
+        except (httpx.TransportError, NoAnswer) as error:
+            return Abandoned(parcel, at, None, str(error))
 
     @pytest.mark.criterion("config.fails_early")
     def test_refuses_to_start_without_the_carrier(
-        self, launch: Callable[..., Service], environment: dict[str, str]
+        self, launch: Launch, environment: dict[str, str], abandoned: Abandoned
     ) -> None:
         for name in ("CARRIER_URL", "CARRIER_TOKEN"):
             config.refuses_without(launch, environment, name)
 
+    @pytest.mark.criterion("upstream.gives_up")
+    def test_fails_when_the_time_is_up(self, service: Service, abandoned: Abandoned) -> None:
+        id = abandoned.id()
+        left = abandoned.at + self.DEADLINE_S + 4 - time.monotonic()
+        settles(service, id, within=round(max(left, 0.5), 1), status="failed")
+        reason = state(service, id)["failure_reason"]
+        assert reason == "gave_up", f"failure_reason is {reason!r}, wanted 'gave_up'"
+
     @pytest.mark.criterion("config.fails_early")
     def test_refuses_a_deadline_that_is_no_number(
-        self, launch: Callable[..., Service], environment: dict[str, str]
+        self, launch: Launch, environment: dict[str, str]
     ) -> None:
         config.refuses_nonsense(launch, environment, "LABEL_DEADLINE_S", "soon")
 
     @pytest.mark.criterion("upstream.gives_up")
-    def test_fails_when_the_time_is_up(
-        self, launch: Callable[..., Service], environment: dict[str, str], carrier: Carrier
+    def test_leaves_the_carrier_alone_afterwards(
+        self, service: Service, carrier: Carrier, abandoned: Abandoned
     ) -> None:
-        service = launch(environment={**environment, "LABEL_DEADLINE_S": "4"})
-        parcel = Parcel()
-        carrier.fake.fault(faults.Status(503))
-        began = time.monotonic()
-        shipment = is_taken(parcel.post(service), 202, when="Postillon is down")
-        settles(
-            service, shipment["id"], within=round(began + 8 - time.monotonic(), 1), status="failed"
-        )
-        passed = time.monotonic() - began
-        assert passed >= 3, (
-            f"LABEL_DEADLINE_S is 4, and the shipment has failed after {passed:.1f} s"
-        )
-        reason = state(service, shipment["id"])["failure_reason"]
-        assert reason == "gave_up", f"failure_reason is {reason!r}, wanted 'gave_up'"
-        carrier.fake.fault(None)
-        known = len(carrier.calls(parcel.name))
-        time.sleep(2.6)
-        more = len(carrier.calls(parcel.name)) - known
+        passed = time.monotonic() - abandoned.at
+        time.sleep(max(0.0, self.DEADLINE_S + 2.5 - passed))
+        known = len(carrier.calls(abandoned.parcel.name))
+        carrier.down = False
+        time.sleep(1.5)
+        more = len(carrier.calls(abandoned.parcel.name)) - known
         assert more == 0, f"it has given up, and calls Postillon about it {more} times more"
-        status = state(service, shipment["id"])["status"]
+        status = state(service, abandoned.id())["status"]
         assert status == "failed", f"it has given up, and later it is {status}"
