@@ -445,8 +445,8 @@ class TestOutage:
         carrier.fake.clear()
         carrier.fake.fault(faults.Status(503))
         began = time.monotonic()
-        self._flood(service, seen, threads=2, for_s=1.2, pause=0.1)
-        self._flood(service, seen, threads=12, for_s=2.6, pause=0.4)
+        self._flood(service, seen, threads=2, for_s=1.0, pause=0.1)
+        self._flood(service, seen, threads=12, for_s=2.3, pause=0.4)
         time.sleep(1.2)
         # A gauge may be set every few seconds.
         while path and not seen.told_waiting(scrape()) and time.monotonic() < began + 9:
