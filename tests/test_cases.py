@@ -118,7 +118,9 @@ def test_a_typo_in_a_criterion_is_named_with_the_mend(evals: Path) -> None:
         ({"criteria": [{"id": "api.contract", "entails": ["nope"]}]}, "unknown criterion"),
     ],
 )
-def test_a_mistake_in_a_case_is_named(evals: Path, changes: dict[str, object], message: str) -> None:
+def test_a_mistake_in_a_case_is_named(
+    evals: Path, changes: dict[str, object], message: str
+) -> None:
     write(evals / "cases/one/case.yaml", case_yaml(**changes))
     with pytest.raises(UserError) as error:
         load_suite(evals)
