@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from harness.cli import main
 from harness.store import Run
 
