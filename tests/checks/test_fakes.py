@@ -105,14 +105,15 @@ def test_what_hangs_stays_so_when_the_fault_is_healed(fake: Fake, client: httpx.
 
     def send() -> None:
         with pytest.raises(httpx.ReadTimeout):
-            post(client)
+            client.post("/v1/labels", json={"id": 1}, timeout=3)
 
     thread = threading.Thread(target=send)
     thread.start()
     eventually(lambda: fake.in_flight == 1)
     fake.fault(None)
     assert post(client).status_code == 201
-    assert fake.in_flight == 1
+    eventually(lambda: fake.in_flight == 1)
+    assert thread.is_alive()
     thread.join()
 
 
