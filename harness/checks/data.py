@@ -169,8 +169,11 @@ def assert_versioned(service: Service) -> None:
 def sqlite_files(service: Service) -> Iterator[Path]:
     """The SQLite databases in the data folder."""
     for path in sorted(service.data.rglob("*")):
-        if path.is_file() and path.open("rb").read(16) == b"SQLite format 3\x00":
-            yield path
+        if path.is_file():
+            with path.open("rb") as file:
+                head = file.read(16)
+            if head == b"SQLite format 3\x00":
+                yield path
 
 
 def query(database: Path, sql: str) -> list[tuple[Any, ...]]:
