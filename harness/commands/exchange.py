@@ -14,8 +14,8 @@ from harness.grading.grade import judge_requests
 from harness.models.files import answer_name, read_answers, write_pending
 from harness.store import Run
 
-CARRIED = ("requests", "texts", "skills", "logs")
-"""Folders of a run that its recording carries along."""
+CARRIED = ("requests", "texts", "skills")
+"""Folders of a run that its recording carries along; logs are made again by grading again."""
 
 
 def pending(args: argparse.Namespace) -> int:
