@@ -76,6 +76,11 @@ def test_every_rule_of_the_skill_has_a_criterion() -> None:
     assert named == RULES
 
 
+def test_the_rules_are_explained() -> None:
+    text = (EVALS.parent / "docs" / "rules.md").read_text()
+    assert {line.split("|")[1].strip() for line in text.splitlines()[7:]} == RULES
+
+
 def test_every_criterion_is_checked_by_a_case() -> None:
     suite = load_suite(EVALS)
     used = {criterion for case in suite.cases.values() for criterion in case.criteria}
