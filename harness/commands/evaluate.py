@@ -13,7 +13,7 @@ from harness import __version__, plan
 from harness.cases import Suite, load_suite
 from harness.commands.skill import skill_path
 from harness.errors import UserError
-from harness.records import WITH, WITHOUT, PlannedTrial, Request, Trial
+from harness.records import WITH, WITHOUT, PlannedTrial, Request
 from harness.reporting.progress import Progress
 from harness.skills import Skill, load_skill
 from harness.store import Run
@@ -350,9 +350,10 @@ def _report(args: argparse.Namespace, suite: Suite, run: Run) -> int:
 
 
 def incomplete(summary: Mapping[str, Any]) -> bool:
-    """Whether an answer is missing or stale, or a criterion of an answer was not graded."""
+    """Whether an answer is missing, stale or of another skill, or a criterion was not graded."""
     trials = summary["trials"]
-    return bool(trials["missing"] or trials["stale"] or summary["not_graded"])
+    other_skill = summary["provenance"]["recorded_skill_differs"]
+    return bool(trials["missing"] or trials["stale"] or summary["not_graded"] or other_skill)
 
 
 class Locked:
@@ -369,8 +370,3 @@ class Locked:
 
     def __exit__(self, *error: object) -> None:
         self.run.unlock()
-
-
-def trial_of(run: Run, digest: str) -> Trial | None:
-    """The trial that a request belongs to; None for a judge's request."""
-    return next((trial for trial, d in run.trials().items() if d == digest), None)

@@ -37,7 +37,7 @@ def test_an_edited_skill_is_told_first(capsys: pytest.CaptureFixture[str], proje
     skill = project / "skill/backend-engineering/SKILL.md"
     skill.write_text(skill.read_text() + "\nOne more line.\n")
     capsys.readouterr()
-    assert main(["eval", "--run", "runs/a", "--no-judge"]) == 0
+    assert main(["eval", "--run", "runs/a", "--no-judge", "--strict"]) == 3
     first = capsys.readouterr().out.lstrip()[:600]
     assert "says nothing about your edit" in " ".join(first.split())
 
