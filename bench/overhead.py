@@ -2,9 +2,9 @@
 
     python -m bench.overhead [--trials 400] [--concurrency 40] [--repeat 3]
 
-Prints a line of JSON: the seconds of a bare loop over the SDK, of the harness's collection with its
-run folder, and their ratio. The runs take turns, and the fastest of each sort counts: noise only
-ever adds time.
+Prints a line of JSON: the seconds of a bare loop over the SDK, of `harness run` with its plan and
+its run folder, and their ratio. The runs take turns, and the fastest of each sort counts: noise
+only ever adds time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 TARGET = 1.25
-PROMPT_CHARACTERS = 12_000
+CASE = "parcel-labels"
+PROMPT_CHARACTERS = 21_000
+"""The mean of both arms of that case."""
 
 BARE = """
 import asyncio, sys
@@ -31,43 +33,27 @@ async def main(url, trials, concurrency, prompt):
     gate = asyncio.Semaphore(concurrency)
     async def one(n):
         async with gate:
-            async with client.messages.stream(
-                model="local", max_tokens=32000, system="s",
+            stream = await client.messages.create(
+                model="local", max_tokens=32000, system="s", stream=True,
                 messages=[{"role": "user", "content": f"{n} {prompt}"}],
-            ) as stream:
-                return (await stream.get_final_message()).content[0].text
+            )
+            return "".join([
+                event.delta.text async for event in stream if event.type == "content_block_delta"
+            ])
     texts = await asyncio.gather(*(one(n) for n in range(trials)))
     assert len(texts) == trials and all(len(text) > 20_000 for text in texts)
 
 asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), "x" * int(sys.argv[4])))
 """
 
-HARNESS = """
-import asyncio, sys
-from pathlib import Path
-from harness.models.collect import collect
-from harness.models.live import Live
-from harness.records import PlannedTrial, Request, Trial
-from harness.store import Run
 
-async def main(url, trials, concurrency, prompt, folder):
-    planned = [
-        PlannedTrial(
-            Trial("case", "with", n),
-            Request("local", "s", ({"role": "user", "content": f"{n} {prompt}"},), 32000, n),
-        )
-        for n in range(trials)
-    ]
-    run = Run.create(Path(folder) / "run", {}, planned)
-    model = Live(base_url=url, api_key="x", concurrency=concurrency)
-    done = await collect([p.request for p in planned], model, run, concurrency=concurrency)
-    await model.aclose()
-    assert len(done.stored) == trials and not done.failed
-
-asyncio.run(
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), "x" * int(sys.argv[4]), sys.argv[5])
-)
-"""
+def commands(url: str, trials: int, concurrency: int, folder: str) -> dict[str, list[str]]:
+    """The two processes: the loop, with the same raw event stream, and the real command."""
+    bare = [sys.executable, "-c", BARE, url, str(trials), str(concurrency)]
+    harness = [sys.executable, "-m", "harness", "run", "--model", "local", "--base-url", url]
+    harness += ["--case", CASE, "--epochs", str(trials // 2), "--concurrency", str(concurrency)]
+    harness += ["--price", "0/0", "--run", str(Path(folder) / "run")]
+    return {"bare_s": [*bare, str(PROMPT_CHARACTERS)], "harness_s": harness}
 
 
 def measure(trials: int, concurrency: int, repeat: int, latency: float) -> dict[str, float]:
@@ -83,11 +69,11 @@ def measure(trials: int, concurrency: int, repeat: int, latency: float) -> dict[
         url = server.stdout.readline().strip()
         best: dict[str, float] = {}
         for _ in range(repeat):
-            for name, code in (("bare_s", BARE), ("harness_s", HARNESS)):
+            for name in ("bare_s", "harness_s"):
                 with tempfile.TemporaryDirectory() as folder:
-                    values = [url, str(trials), str(concurrency), str(PROMPT_CHARACTERS), folder]
+                    command = commands(url, trials, concurrency, folder)[name]
                     started = time.perf_counter()
-                    subprocess.run([sys.executable, "-c", code, *values], check=True, cwd=ROOT)
+                    subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
                     seconds = time.perf_counter() - started
                 best[name] = min(seconds, best.get(name, seconds))
     finally:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not_graded"]
@@ -60,7 +61,7 @@ class Request:
             "epoch": self.epoch,
         }
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hex SHA-256 of the canonical form: the key under which a response is stored."""
         return sha256(canonical_json(self.canonical()))
