@@ -32,6 +32,9 @@ REASONS_SHOWN = 50
 ROUNDING = 1e-12
 """A standard error below this is 0 but for the order of floating-point sums."""
 
+CEILING = 0.95
+"""A pass rate of the reference arm from which on the lift is squeezed by the ceiling."""
+
 LENGTH_COLUMNS = {"characters": "chars", "tokens": "output_tokens"}
 
 
@@ -246,6 +249,11 @@ def _warnings(
 ) -> Iterator[str]:
     if primary.value is None:
         return
+    if primary.reference is not None and primary.reference >= CEILING:
+        yield (
+            f"arm {result['reference']} passes nearly everything already: these cases leave a lift"
+            " hardly any room, and a small one says little about harder tasks"
+        )
     count = len(primary.cases)
     if 2 <= count < FEW_CASES:
         yield (

@@ -202,6 +202,13 @@ def test_few_cases_are_warned_of(summary_of):
     assert any("2 cases are few" in warning for warning in warnings)
 
 
+@pytest.mark.parametrize(("without", "warned"), [("PPPPP", True), ("PPFPP", False)])
+def test_a_ceiling_is_warned_of(summary_of, without, warned):
+    scores = {"without": [without, without], "with": ["PPPPP", "PPPPP"]}
+    warnings = summary_of({"labels": scores, "meters": scores})["lifts"][0]["warnings"]
+    assert any("hardly any room" in warning for warning in warnings) == warned
+
+
 def test_no_spread_between_epochs_is_warned_of(summary_of):
     same = {"without": ["PPFPP", "PPFPP"], "with": ["PPPPP", "PPPPP"]}
     warnings = summary_of({"labels": same, "meters": same})["lifts"][0]["warnings"]
