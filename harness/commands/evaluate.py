@@ -29,7 +29,11 @@ def evaluate(args: argparse.Namespace) -> int:
     suite = load_suite(args.evals)
     if args.model:
         with Locked(_live_run(args, suite)) as run:
-            _ask_live(args, run)
+            if _ask_live(args, run) and not run.responses():
+                raise UserError(
+                    f"not one answer came back; mend what is said above, then go on with"
+                    f" --run {run.folder}"
+                )
             _grade(args, suite, run, judge_live=True)
             return _report(args, suite, run)
     recording = find_recording(args.evals / "recordings", args.recording)

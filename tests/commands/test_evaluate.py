@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from messages_server import Fault, MessagesServer
 
 from harness.cli import main
 from harness.store import Run
@@ -77,6 +78,18 @@ def test_without_cells_the_recorded_verdicts_are_shown_as_such(
     said = capsys.readouterr()
     assert "not run again" in " ".join((said.err + said.out).split())
     assert summary("runs/b")["lifts"][0]["primary"]["value"] is not None  # type: ignore[index]
+
+
+def test_a_live_run_without_any_answer_is_an_error_that_can_be_resumed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with MessagesServer() as server:
+        server.plan(*[Fault.status(401, "authentication_error")] * 2)
+        live = ["--model", "m", "--base-url", server.url, "--epochs", "1", "--run", "runs/live"]
+        assert main(["eval", *live, "--no-judge"]) == 2
+        assert "go on with --run runs/live" in capsys.readouterr().err
+        assert main(["eval", *live, "--no-judge"]) == 0
+    assert len(Run(Path("runs/live")).responses()) == 2
 
 
 def test_grade_and_report_run_alone() -> None:
