@@ -73,7 +73,7 @@ def _python_steps(path: str, text: str) -> tuple[bool, bool]:
             words = node.name.replace("_", " ")
             forward = forward or bool(re.search(r"\b(migrat\w*|upgrade|apply)\b", words, re.I))
             back = back or bool(DOWN_WORD.search(words) and _changes_schema(node))
-        for name, value in _named(node):
+        for name, value in named(node):
             words = name.replace("_", " ")
             if re.search(r"migration|schema versions|\bsteps\b", words, re.I):
                 forward = True
@@ -85,7 +85,7 @@ def _python_steps(path: str, text: str) -> tuple[bool, bool]:
     return forward, back
 
 
-def _named(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+def named(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """Names that are given to a value: keyword, dict key, variable, attribute."""
     if isinstance(node, ast.Call):
         for keyword in node.keywords:
@@ -110,7 +110,7 @@ def _definitions(tree: ast.Module) -> dict[str, ast.AST]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             found[node.name] = node
         elif isinstance(node, ast.Assign):
-            found |= dict(_named(node))
+            found |= dict(named(node))
     return found
 
 

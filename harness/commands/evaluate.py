@@ -52,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def grade(args: argparse.Namespace) -> int:
+    suite = load_suite(args.evals)
     with Locked(Run(args.run)) as graded:
-        _grade(args, load_suite(args.evals), graded, again=True)
-        return _report(args, load_suite(args.evals), graded)
+        _grade(args, suite, graded, again=True)
+        return _report(args, suite, graded)
 
 
 def report(args: argparse.Namespace) -> int:
@@ -291,7 +292,7 @@ def _grade(
 
     run.add_facts(
         {
-            "judge": judge,
+            "judge": judge or facts.get("judge"),  # --no-judge leaves it out, it forgets nobody
             "grading": {
                 "cell": f"{probe.tool} {probe.version}" if probe.ok else None,
                 "limits": "; ".join(f"{k}: {v}" for k, v in probe.limits.items()) or None,

@@ -176,28 +176,17 @@ def _named_secrets(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _givings(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
-    """Every (name, value) by which this node gives a value a name."""
+    """Every (name, value) by which this node gives a value a name: also fields and defaults."""
+    yield from data.named(node)
     if isinstance(node, ast.Assign):
         for target in node.targets:
-            if isinstance(target, ast.Name):
-                yield target.id, node.value
-            elif isinstance(target, ast.Attribute):
+            if isinstance(target, ast.Attribute):
                 yield target.attr, node.value
             elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
                 yield str(target.slice.value), node.value
     elif isinstance(node, ast.AnnAssign) and node.value is not None:
-        if isinstance(node.target, ast.Name):
-            yield node.target.id, node.value
-        elif isinstance(node.target, ast.Attribute):
+        if isinstance(node.target, ast.Attribute):
             yield node.target.attr, node.value
-    elif isinstance(node, ast.Call):
-        for keyword in node.keywords:
-            if keyword.arg:
-                yield keyword.arg, keyword.value
-    elif isinstance(node, ast.Dict):
-        for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant) and isinstance(key.value, str):
-                yield key.value, value
     elif isinstance(node, ast.arguments):
         positional = [*node.posonlyargs, *node.args]
         for argument, default in zip(

@@ -95,6 +95,7 @@ def test_a_live_run_without_any_answer_is_an_error_that_can_be_resumed(
 def test_grade_and_report_run_alone() -> None:
     assert main(["eval", "--run", "runs/a", "--no-judge"]) == 0
     assert main(["grade", "runs/a", "--criterion", "api.contract", "--no-judge"]) == 0
+    assert Run(Path("runs/a")).plan["judge"] == "made-up"
     assert main(["report", "runs/a"]) == 0
 
 
